@@ -1,0 +1,1648 @@
+/* xqkv: tensor-parallel cross-attention projection. Generated from src/capi by `cargo xtask header`: do not edit.
+
+   Q from the decoder's hidden states whenever there are any; K and V from the encoder's whenever there are any; no
+   multiply-add that is not necessary. The library projects into memory that the engine owns. It is not an attention
+   kernel, a cache or a model runner.
+
+   What holds for every function, unless it says otherwise:
+   - It returns an xqkv_status. Any status but XQKV_STATUS_OK whose effect is NONE means that nothing was changed: no
+     output was written, no handle made or unmade, and the call can be mended and made again.
+   - Handles are opaque numbers in the guise of pointers: checked, never dereferenced. A stale, foreign or truncated one
+     is XQKV_STATUS_INVALID_HANDLE. NULL is XQKV_STATUS_NULL_ARGUMENT, except where a function says what NULL does.
+   - Any thread may call it at any time, and no thread has state of its own in the library. The thread's rounding mode
+     and signal mask are left as they were. Nothing is printed, and no environment variable is read or set.
+   - Plain structs begin with struct_size. Call the struct's _init function, then set the fields that matter: zero is
+     the default wherever one makes sense. The library copies them; they may go when the call returns.
+   - Enumerations are passed and stored as int32_t, sizes, counts and strides as int64_t. Strides are in elements,
+     matrices are row-major. */
+
+
+#ifndef XQKV_H
+#define XQKV_H
+
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The header's version as one number and as text; compare with xqkv_version_number and _string. */
+#define XQKV_VERSION_NUMBER (XQKV_VERSION_MAJOR * 1000000 + XQKV_VERSION_MINOR * 1000 + XQKV_VERSION_PATCH)
+#define XQKV_VERSION_STRING XQKV_VERSION_TEXT(XQKV_VERSION_MAJOR, XQKV_VERSION_MINOR, XQKV_VERSION_PATCH)
+#define XQKV_VERSION_TEXT(major, minor, patch) XQKV_VERSION_JOIN(major, minor, patch)
+#define XQKV_VERSION_JOIN(major, minor, patch) #major "." #minor "." #patch
+
+/**
+ * The major version of this header.
+ */
+#define XQKV_VERSION_MAJOR 0
+
+/**
+ * The minor version of this header.
+ */
+#define XQKV_VERSION_MINOR 1
+
+/**
+ * The patch version of this header.
+ */
+#define XQKV_VERSION_PATCH 0
+
+/**
+ * The version of the binary interface: it grows when a program compiled against an older header
+ * would misbehave, and only then.
+ */
+#define XQKV_VERSION_ABI 1
+
+/**
+ * What a call answers. Numbers stand in blocks of a hundred by cause, are never reused, and a
+ * caller that meets one it does not know can go by its block:
+ *
+ * - 1xx the arguments, 2xx the state of a handle, 3xx what this build or machine does not have,
+ *   4xx resources, 5xx checkpoint files, 6xx execution, 7xx other ranks, 9xx the library itself.
+ *
+ * xqkv_status_name gives the name, xqkv_status_effect what the failed call left behind.
+ */
+enum xqkv_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Done.
+   */
+  XQKV_STATUS_OK = 0,
+  /**
+   * A pointer that must not be NULL is. Effect: none.
+   */
+  XQKV_STATUS_NULL_ARGUMENT = 101,
+  /**
+   * A plain struct's `struct_size` is not one that this library knows; use the struct's
+   * `_init` function. Effect: none.
+   */
+  XQKV_STATUS_INVALID_STRUCT_SIZE = 102,
+  /**
+   * A handle was never made by this library, was destroyed, or is of another kind. Effect: none.
+   */
+  XQKV_STATUS_INVALID_HANDLE = 103,
+  /**
+   * A number does not name a value of its enumeration. Effect: none.
+   */
+  XQKV_STATUS_INVALID_ENUM = 104,
+  /**
+   * A value is outside what is allowed, or two values do not go together. Effect: none.
+   */
+  XQKV_STATUS_INVALID_ARGUMENT = 105,
+  /**
+   * A product or sum of sizes leaves the 63 bits of a byte count. Effect: none.
+   */
+  XQKV_STATUS_SIZE_OVERFLOW = 106,
+  /**
+   * A stride is negative, or smaller than the extent inside it. Effect: none.
+   */
+  XQKV_STATUS_INVALID_STRIDE = 107,
+  /**
+   * A pointer is not a multiple of its element's size. Effect: none.
+   */
+  XQKV_STATUS_MISALIGNED = 108,
+  /**
+   * An output shares memory with another output or with an input. Effect: none.
+   */
+  XQKV_STATUS_OVERLAP = 109,
+  /**
+   * A weight's shape is not the one its spec needs. Effect: none.
+   */
+  XQKV_STATUS_INVALID_SHAPE = 110,
+  /**
+   * A weight's dtype is not its spec's, and no conversion was asked for. Effect: none.
+   */
+  XQKV_STATUS_INVALID_DTYPE = 111,
+  /**
+   * Heads do not divide evenly over the ranks; the message names a split that works.
+   * Effect: none.
+   */
+  XQKV_STATUS_INDIVISIBLE_HEADS = 112,
+  /**
+   * A layer is not among those of the spec or of this projection. Effect: none.
+   */
+  XQKV_STATUS_LAYER_OUT_OF_RANGE = 113,
+  /**
+   * One update was given the same part of a layer twice. Effect: none.
+   */
+  XQKV_STATUS_DUPLICATE_PART = 114,
+  /**
+   * Weights that the call needs were not loaded; the message names them. Effect: none.
+   */
+  XQKV_STATUS_NOT_READY = 201,
+  /**
+   * The workspace is smaller than the call's minimum. Effect: none.
+   */
+  XQKV_STATUS_WORKSPACE_TOO_SMALL = 202,
+  /**
+   * An earlier panic may have corrupted this handle; destroy it. Effect: none.
+   */
+  XQKV_STATUS_HANDLE_POISONED = 203,
+  /**
+   * This version, build or backend does not do this; the message says what would work.
+   * Effect: none.
+   */
+  XQKV_STATUS_NOT_SUPPORTED = 301,
+  /**
+   * Memory ran out. Effect: none.
+   */
+  XQKV_STATUS_OUT_OF_MEMORY = 401,
+  /**
+   * A thread could not be started. Effect: none.
+   */
+  XQKV_STATUS_THREAD_FAILED = 402,
+  /**
+   * More live handles than the library's table holds. Effect: none.
+   */
+  XQKV_STATUS_TOO_MANY_HANDLES = 403,
+  /**
+   * A checkpoint's folder or one of its files is not there. Effect: none.
+   */
+  XQKV_STATUS_CHECKPOINT_NOT_FOUND = 501,
+  /**
+   * The system failed to read a checkpoint's file. Effect: none.
+   */
+  XQKV_STATUS_CHECKPOINT_UNREADABLE = 502,
+  /**
+   * A checkpoint's file is truncated, too long, or not what its format demands. Effect: none.
+   */
+  XQKV_STATUS_CHECKPOINT_CORRUPT = 503,
+  /**
+   * The checkpoint is of a model family that this version has no names for. Effect: none.
+   */
+  XQKV_STATUS_CHECKPOINT_UNKNOWN_FAMILY = 504,
+  /**
+   * The checkpoint lacks a tensor that the spec needs; the message names it. Effect: none.
+   */
+  XQKV_STATUS_CHECKPOINT_MISSING_TENSOR = 505,
+  /**
+   * The checkpoint has what the spec says does not exist, such as a bias. Effect: none.
+   */
+  XQKV_STATUS_CHECKPOINT_MISMATCH = 506,
+  /**
+   * The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
+   * outputs of the call undefined.
+   */
+  XQKV_STATUS_PANIC = 901,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_status xqkv_status;
+#else
+typedef int32_t xqkv_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a failed call left behind.
+ */
+enum xqkv_effect
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Nothing changed; the call can be mended and made again.
+   */
+  XQKV_EFFECT_NONE = 1,
+  /**
+   * The call's own output views hold anything; all else is as it was.
+   */
+  XQKV_EFFECT_OUTPUTS_UNDEFINED = 2,
+  /**
+   * The communicator answers every later call with an error until it is made anew.
+   */
+  XQKV_EFFECT_COMMUNICATOR_POISONED = 3,
+  /**
+   * The handle that was being changed answers every later call with an error.
+   */
+  XQKV_EFFECT_HANDLE_POISONED = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_effect xqkv_effect;
+#else
+typedef int32_t xqkv_effect;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The type of an element in memory. Zero is not a dtype, so that a forgotten one is found.
+ */
+enum xqkv_dtype
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * IEEE 754 binary32.
+   */
+  XQKV_DTYPE_F32 = 1,
+  /**
+   * IEEE 754 binary16.
+   */
+  XQKV_DTYPE_F16 = 2,
+  /**
+   * bfloat16: the upper half of a binary32.
+   */
+  XQKV_DTYPE_BF16 = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_dtype xqkv_dtype;
+#else
+typedef int32_t xqkv_dtype;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How much a line of the log matters; a callback gets its own level and all that matters more.
+ */
+enum xqkv_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Something failed, and the status may not tell all of it.
+   */
+  XQKV_LOG_LEVEL_ERROR = 1,
+  /**
+   * Something works, but not as well as it could.
+   */
+  XQKV_LOG_LEVEL_WARNING = 2,
+  /**
+   * Once for each object: what was found, chosen and loaded.
+   */
+  XQKV_LOG_LEVEL_INFO = 3,
+  /**
+   * Details for whoever debugs the library.
+   */
+  XQKV_LOG_LEVEL_DEBUG = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_log_level xqkv_log_level;
+#else
+typedef int32_t xqkv_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which backend a context is to be.
+ */
+enum xqkv_backend
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * CUDA if a device answers, else the host. In this version always the host.
+   */
+  XQKV_BACKEND_AUTO = 0,
+  /**
+   * The host's own threads.
+   */
+  XQKV_BACKEND_HOST = 1,
+  /**
+   * One CUDA device. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   */
+  XQKV_BACKEND_CUDA = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_backend xqkv_backend;
+#else
+typedef int32_t xqkv_backend;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which vector instructions the host's kernels use.
+ */
+enum xqkv_instruction_set
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The best that the CPU has.
+   */
+  XQKV_INSTRUCTION_SET_AUTO = 0,
+  /**
+   * What every CPU of the target has. Its results are a class of their own, since multiply and
+   * add round separately.
+   */
+  XQKV_INSTRUCTION_SET_PORTABLE = 1,
+  /**
+   * 256-bit vectors with fused multiply-add (x86-64 AVX2 and FMA).
+   */
+  XQKV_INSTRUCTION_SET_AVX2 = 2,
+  /**
+   * 512-bit vectors with fused multiply-add (x86-64 AVX-512F). Bit for bit as AVX2.
+   */
+  XQKV_INSTRUCTION_SET_AVX512 = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_instruction_set xqkv_instruction_set;
+#else
+typedef int32_t xqkv_instruction_set;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What is done to each head of Q and of K after its bias.
+ */
+enum xqkv_norm
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Nothing.
+   */
+  XQKV_NORM_NONE = 0,
+  /**
+   * Root mean square norm over each head, with a weight of head_width elements. Not in this
+   * version: XQKV_STATUS_NOT_SUPPORTED.
+   */
+  XQKV_NORM_RMS = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_norm xqkv_norm;
+#else
+typedef int32_t xqkv_norm;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Whether a tensor is the whole layer's or this rank's.
+ */
+enum xqkv_extent
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The uncut layer's: the library takes this rank's rows and touches no others.
+   */
+  XQKV_EXTENT_WHOLE = 0,
+  /**
+   * This rank's rows already.
+   */
+  XQKV_EXTENT_SHARD = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_extent xqkv_extent;
+#else
+typedef int32_t xqkv_extent;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a weight's elements are ordered.
+ */
+enum xqkv_layout
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * [outputs, inputs], as torch.nn.Linear keeps it.
+   */
+  XQKV_LAYOUT_OUT_IN = 0,
+  /**
+   * [inputs, outputs]. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   */
+  XQKV_LAYOUT_IN_OUT = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_layout xqkv_layout;
+#else
+typedef int32_t xqkv_layout;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How the parts of a fused weight follow each other.
+ */
+enum xqkv_fused_order
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * All rows of Q, then all of K, then all of V.
+   */
+  XQKV_FUSED_ORDER_CONCATENATED = 0,
+  /**
+   * The rows of each head together, as Megatron keeps them. Not in this version:
+   * XQKV_STATUS_NOT_SUPPORTED.
+   */
+  XQKV_FUSED_ORDER_PER_HEAD = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_fused_order xqkv_fused_order;
+#else
+typedef int32_t xqkv_fused_order;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Whose memory a tensor lies in.
+ */
+enum xqkv_memory
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The host's.
+   */
+  XQKV_MEMORY_HOST = 0,
+  /**
+   * The context's device's. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   */
+  XQKV_MEMORY_DEVICE = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_memory xqkv_memory;
+#else
+typedef int32_t xqkv_memory;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Whether the library copies a tensor.
+ */
+enum xqkv_ownership
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Copied during the call; the memory may go right after it.
+   */
+  XQKV_OWNERSHIP_COPY = 0,
+  /**
+   * Used in place for as long as the projection has it. Not in this version:
+   * XQKV_STATUS_NOT_SUPPORTED.
+   */
+  XQKV_OWNERSHIP_BORROW = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_ownership xqkv_ownership;
+#else
+typedef int32_t xqkv_ownership;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How heads are spread over the ranks. No head is ever cut.
+ */
+enum xqkv_split
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Equal shares, as vLLM and Megatron cut them: with more ranks than key/value heads, each
+   * such head is on rank_count / key_value_heads neighbouring ranks.
+   */
+  XQKV_SPLIT_EVEN = 0,
+  /**
+   * The heads that the options name: uneven shares, or none of a side.
+   */
+  XQKV_SPLIT_EXPLICIT = 1,
+  /**
+   * Equal shares of Q; every rank holds all of K and V.
+   */
+  XQKV_SPLIT_QUERY = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_split xqkv_split;
+#else
+typedef int32_t xqkv_split;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which of the three projections a tensor belongs to.
+ */
+enum xqkv_part
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Wq or bq.
+   */
+  XQKV_PART_QUERY = 1,
+  /**
+   * Wk or bk.
+   */
+  XQKV_PART_KEY = 2,
+  /**
+   * Wv or bv.
+   */
+  XQKV_PART_VALUE = 3,
+  /**
+   * Fused: the rows of Wk, then those of Wv; or bk, then bv.
+   */
+  XQKV_PART_KEY_VALUE = 4,
+  /**
+   * Fused: the rows of Wq, then Wk, then Wv; or bq, bk, bv. Decoder and encoder are equally
+   * wide then.
+   */
+  XQKV_PART_QUERY_KEY_VALUE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_part xqkv_part;
+#else
+typedef int32_t xqkv_part;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a tensor is to its part.
+ */
+enum xqkv_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The matrix, [outputs, inputs].
+   */
+  XQKV_KIND_WEIGHT = 1,
+  /**
+   * The bias, [outputs].
+   */
+  XQKV_KIND_BIAS = 2,
+  /**
+   * The weight of a head's norm, [head_width]. Not in this version:
+   * XQKV_STATUS_NOT_SUPPORTED.
+   */
+  XQKV_KIND_NORM = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_kind xqkv_kind;
+#else
+typedef int32_t xqkv_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * One of the three projections.
+ */
+typedef struct Part Part;
+
+/**
+ * A communicator: this rank's seat among the ranks of one projection. Optional, since outputs
+ * sharded by head need no collective. This version makes none; wherever one is asked for, NULL
+ * is the only value.
+ */
+typedef struct xqkv_comm xqkv_comm;
+
+/**
+ * One backend on one device: the host's threads, or one CUDA device. An opaque handle, made by
+ * xqkv_context_create and unmade by xqkv_context_destroy.
+ *
+ * Any thread may use it, several at once. Projections keep what they need of it, so it may be
+ * destroyed before them. Ranks of one process may share one.
+ */
+typedef struct xqkv_context xqkv_context;
+
+/**
+ * A plan: everything slow done up front for one shape of call. This version makes none; wherever
+ * one is asked for, NULL is the only value. On the host backend nothing slow is left to plan.
+ */
+typedef struct xqkv_plan xqkv_plan;
+
+/**
+ * This rank's shard of Wq, Wk and Wv of all layers. An opaque handle, made by
+ * xqkv_projection_create and unmade by xqkv_projection_destroy.
+ *
+ * Any thread may use it, several at once: forwards run side by side, also while an update is
+ * being committed, and each runs on exactly one version of the weights.
+ */
+typedef struct xqkv_projection xqkv_projection;
+
+/**
+ * A weight transaction: begin, put tensors or read a checkpoint, then commit or abandon. First
+ * load and hot swap are the same thing. An opaque handle, unmade by commit or abandon.
+ *
+ * One thread at a time fills it; calls from several are put one after the other. Any number may
+ * be open on one projection: each commit replaces what it was given and keeps the rest.
+ */
+typedef struct xqkv_update xqkv_update;
+
+/**
+ * A checkpoint on disk: a Hugging Face folder with config.json, and model.safetensors or
+ * model.safetensors.index.json. This version knows the Whisper family. Its files are untrusted:
+ * whatever they hold, a call that reads them answers a status.
+ *
+ * Files are read with pread, not mapped, so that one that shrinks under the reader is an error
+ * and not a SIGBUS.
+ */
+typedef struct xqkv_checkpoint {
+  /**
+   * Set by xqkv_checkpoint_init.
+   */
+  uint32_t struct_size;
+  /**
+   * 1 converts weights of another dtype than the spec's, with one rounding to nearest even; 0
+   * refuses them. Biases are kept in f32 and always converted, which is exact.
+   */
+  int32_t convert;
+  /**
+   * The folder's path, NUL-terminated, in the system's encoding. Read only during the call.
+   */
+  const char *directory;
+} xqkv_checkpoint;
+
+/**
+ * Receives a line of the log. `level` is an xqkv_log_level, `message` UTF-8 text that is valid
+ * only during the call, and `user` the pointer given beside the callback. It may be called from
+ * any thread that calls the library, also from two at once, and must not call the library itself.
+ */
+typedef void (*xqkv_log_callback)(int32_t level, const char *message, void *user);
+
+/**
+ * Gives memory of a device to the library: at least `bytes` bytes at a multiple of `alignment`,
+ * ready for use on `stream`, or NULL. `user` is the pointer given beside the callback.
+ */
+typedef void *(*xqkv_allocate_callback)(int64_t bytes, int64_t alignment, void *stream, void *user);
+
+/**
+ * Takes memory back that the allocate callback gave, once work on `stream` is done with it.
+ */
+typedef void (*xqkv_free_callback)(void *memory, int64_t bytes, void *stream, void *user);
+
+/**
+ * One piece of a job that xqkv_parallel_for_callback runs.
+ */
+typedef void (*xqkv_task)(int64_t index, void *task_user);
+
+/**
+ * Runs `task(index, task_user)` once for each index from 0 to count - 1, on threads of the
+ * engine's, and returns when all are done. `user` is the pointer given beside the callback.
+ */
+typedef void (*xqkv_parallel_for_callback)(int64_t count,
+                                           xqkv_task task,
+                                           void *task_user,
+                                           void *user);
+
+/**
+ * What to make a context from. Set every field that matters after xqkv_context_options_init;
+ * zero is the default everywhere.
+ */
+typedef struct xqkv_context_options {
+  /**
+   * Set by xqkv_context_options_init.
+   */
+  uint32_t struct_size;
+  /**
+   * An xqkv_backend.
+   */
+  int32_t backend;
+  /**
+   * CUDA: the device's ordinal. Host: must be 0.
+   */
+  int32_t device;
+  /**
+   * Host: threads that work on one call, the caller's included. 1 starts no thread at all;
+   * 0 is one for each CPU that the process may use. At most 1024.
+   */
+  int32_t thread_count;
+  /**
+   * Host: an xqkv_instruction_set. One that the CPU lacks is XQKV_STATUS_NOT_SUPPORTED.
+   */
+  int32_t instruction_set;
+  /**
+   * An xqkv_log_level: the callback gets these lines and all that matter more. 0 is
+   * XQKV_LOG_LEVEL_WARNING.
+   */
+  int32_t log_level;
+  /**
+   * Receives the log; NULL for none.
+   */
+  xqkv_log_callback log;
+  /**
+   * Passed to `log`.
+   */
+  void *log_user;
+  /**
+   * CUDA: gives device memory for weights; NULL for the driver's own. Host: must be NULL.
+   */
+  xqkv_allocate_callback allocate;
+  /**
+   * CUDA: takes it back; given exactly when `allocate` is. Host: must be NULL.
+   */
+  xqkv_free_callback free;
+  /**
+   * Passed to `allocate` and `free`.
+   */
+  void *allocator_user;
+  /**
+   * Host: runs the work on the engine's threads instead of the library's. Not in this version:
+   * must be NULL.
+   */
+  xqkv_parallel_for_callback parallel_for;
+  /**
+   * Passed to `parallel_for`.
+   */
+  void *parallel_for_user;
+  /**
+   * CUDA: the CUcontext of the engine's streams; NULL for the device's primary context. Host:
+   * must be NULL.
+   */
+  void *cuda_context;
+  /**
+   * CUDA: a cublasLtHandle_t lent for the context's life; NULL to make one. Host: must be NULL.
+   */
+  void *cublaslt_handle;
+} xqkv_context_options;
+
+/**
+ * What a context turned out to be.
+ */
+typedef struct xqkv_context_info {
+  /**
+   * Set by xqkv_context_info_init.
+   */
+  uint32_t struct_size;
+  /**
+   * An xqkv_backend, never AUTO.
+   */
+  int32_t backend;
+  /**
+   * CUDA: the device's ordinal. Host: 0.
+   */
+  int32_t device;
+  /**
+   * Host: threads that work on one call, the caller's included.
+   */
+  int32_t thread_count;
+  /**
+   * Host: an xqkv_instruction_set, never AUTO.
+   */
+  int32_t instruction_set;
+} xqkv_context_info;
+
+/**
+ * Where a call writes what went wrong. The caller owns it, usually on the stack; it needs no
+ * initialisation, and its layout is frozen. There is no thread-local and no global last error:
+ * a goroutine may change its thread between two calls.
+ *
+ * Every function that takes one takes it last, and accepts NULL. After a successful call `status`
+ * is XQKV_STATUS_OK and `message` is empty.
+ */
+typedef struct xqkv_error {
+  /**
+   * The status that the call returned.
+   */
+  int32_t status;
+  /**
+   * What was given, what is needed and what to do: UTF-8, NUL-terminated, cut to fit.
+   */
+  char message[508];
+} xqkv_error;
+
+/**
+ * Rows of hidden states: the decoder's or the encoder's. Part of xqkv_forward by value, so its
+ * layout is frozen.
+ *
+ * Absent when `data` is NULL or `rows` is 0, whatever the other fields hold. Rows are packed: of
+ * any number of sequences, without padding, and independent of each other.
+ */
+typedef struct xqkv_input {
+  /**
+   * The first element of the first row, in the memory of the context's device, aligned to its
+   * dtype. NULL: absent.
+   */
+  const void *data;
+  /**
+   * How many rows; with a row list, how many it lists. 0: absent.
+   */
+  int64_t rows;
+  /**
+   * Elements from one row to the next; 0 is the width of the hidden states.
+   */
+  int64_t row_stride;
+  /**
+   * Indices of the rows to take, in the memory of the context's device; NULL takes the first
+   * `rows`. Not in this version: must be NULL.
+   */
+  const int64_t *row_list;
+  /**
+   * With a row list, rows in the buffer that it indexes; otherwise 0.
+   */
+  int64_t buffer_rows;
+  /**
+   * An xqkv_dtype. The host takes any, whatever the weights are in.
+   */
+  int32_t dtype;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+} xqkv_input;
+
+/**
+ * Where one of Q, K and V is written, in memory that the engine owns: its KV cache, say. Part of
+ * xqkv_forward by value, so its layout is frozen.
+ *
+ * Element (row r, head h, lane d) of layer l, counted from the call's first layer, goes to
+ *
+ *     base[l] + (p / group_rows) * group_stride + (p % group_rows) * row_stride
+ *             + h * head_stride + d * width_stride
+ *
+ * where p is r, or slots[r] when slots are given, and base[l] is data + l * layer_stride, or
+ * layer_data[l]. All strides are in elements of the view's dtype, and 0 is packed as
+ * [layers, rows, heads, width]. Heads are this rank's, counted from 0.
+ *
+ * Strides must nest: sorted by size, each is at least the extent inside it, so that no element is
+ * written twice. Bytes between the elements are not touched; nothing is read unless `accumulate`.
+ */
+typedef struct xqkv_view {
+  /**
+   * The first element, in the memory of the context's device, aligned to its dtype.
+   */
+  void *data;
+  /**
+   * One base pointer for each layer of the call, instead of `data`. Not in this version: must
+   * be NULL.
+   */
+  void *const *layer_data;
+  /**
+   * Elements from one row to the next; 0 is heads · width.
+   */
+  int64_t row_stride;
+  /**
+   * Elements from one head to the next; 0 is the head's width.
+   */
+  int64_t head_stride;
+  /**
+   * Elements from one lane of a head to the next; 0 is 1.
+   */
+  int64_t width_stride;
+  /**
+   * Elements from one layer to the next; 0 is rows · heads · width. Used only when a call spans
+   * several layers.
+   */
+  int64_t layer_stride;
+  /**
+   * Rows of one group, such as a sequence of a batch or a page; 0 is all. Not in this version:
+   * must be 0.
+   */
+  int64_t group_rows;
+  /**
+   * Elements from one group to the next. Not in this version: must be 0.
+   */
+  int64_t group_stride;
+  /**
+   * For each row the place it goes to, in the memory of the context's device; -1 leaves the row
+   * out. Not in this version: must be NULL.
+   */
+  const int64_t *slots;
+  /**
+   * With slots, how many places there are; otherwise 0.
+   */
+  int64_t slot_count;
+  /**
+   * Quantised outputs: the scale that results are divided by; NULL for outputs that are not.
+   * Not in this version: must be NULL.
+   */
+  const float *quantization_scale;
+  /**
+   * An xqkv_dtype. The host writes any, rounded once to nearest even.
+   */
+  int32_t dtype;
+  /**
+   * 1 adds to what is there (beta = 1); 0 overwrites it unread. Not in this version: must be 0.
+   */
+  int32_t accumulate;
+} xqkv_view;
+
+/**
+ * One call: what to project, and where to. Three calls fall out of the two inputs.
+ *
+ *     decode step            decoder rows, no encoder       runs Q
+ *     prefill, mixed batch   decoder rows, encoder rows     runs Q, and K and V
+ *     cache fill             no decoder, encoder rows       runs K and V, of one or many layers
+ *
+ * Rows of the two sides are independent: many decode rows and a few new encoder sequences may
+ * come in one call, and with beams Q has more rows than K and V need. An input that is absent
+ * needs no view. Nothing is kept: inputs, outputs and the struct itself are the caller's, and
+ * must stay until the call returns (host) or its work on the stream is done (CUDA).
+ */
+typedef struct xqkv_forward {
+  /**
+   * Set by xqkv_forward_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t flags;
+  /**
+   * The first layer, numbered as in xqkv_spec, of the uncut model also under a pipeline split.
+   */
+  int64_t layer;
+  /**
+   * Layers to run on the same encoder rows; 0 is 1. More than 1 only without decoder rows,
+   * since each layer's decoder rows are its own.
+   */
+  int64_t layer_count;
+  /**
+   * The decoder's hidden states, [rows, decoder_width].
+   */
+  struct xqkv_input decoder;
+  /**
+   * The encoder's hidden states, [rows, encoder_width]. Absent on a decode step.
+   */
+  struct xqkv_input encoder;
+  /**
+   * Where Q goes: [decoder rows, this rank's query heads, head_width].
+   */
+  struct xqkv_view query;
+  /**
+   * Where K goes: [layers, encoder rows, this rank's key/value heads, head_width].
+   */
+  struct xqkv_view key;
+  /**
+   * Where V goes: [layers, encoder rows, this rank's key/value heads, value_head_width].
+   */
+  struct xqkv_view value;
+  /**
+   * CUDA: the CUstream to run on; NULL is the default stream. Host: must be NULL, since the
+   * call is done when it returns.
+   */
+  void *stream;
+  /**
+   * Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
+   * This version needs none.
+   */
+  void *workspace;
+  /**
+   * Bytes at `workspace`.
+   */
+  int64_t workspace_bytes;
+  /**
+   * A plan made for this shape of call. Not in this version: must be NULL.
+   */
+  const struct xqkv_plan *plan;
+  /**
+   * CUDA: a CUevent to wait for first. Host: must be NULL.
+   */
+  void *wait_event;
+  /**
+   * CUDA: a CUevent to record last. Host: must be NULL.
+   */
+  void *signal_event;
+} xqkv_forward;
+
+/**
+ * What a rank holds of a spec. All zeros is the whole.
+ */
+typedef struct xqkv_projection_options {
+  /**
+   * Set by xqkv_projection_options_init.
+   */
+  uint32_t struct_size;
+  /**
+   * An xqkv_split.
+   */
+  int32_t split;
+  /**
+   * EVEN and QUERY: this rank, from 0. EXPLICIT: must be 0.
+   */
+  int64_t rank;
+  /**
+   * EVEN and QUERY: how many ranks there are; 0 is 1. EXPLICIT: must be 0.
+   */
+  int64_t rank_count;
+  /**
+   * EXPLICIT: the first head of Q.
+   */
+  int64_t query_head_begin;
+  /**
+   * EXPLICIT: heads of Q; 0 is legal, and makes calls with decoder rows do nothing.
+   */
+  int64_t query_head_count;
+  /**
+   * EXPLICIT: the first head of K and V.
+   */
+  int64_t key_value_head_begin;
+  /**
+   * EXPLICIT: heads of K and V; 0 is legal, and makes calls with encoder rows do nothing.
+   * Unless one side has none, they include the head that each query head attends to.
+   */
+  int64_t key_value_head_count;
+  /**
+   * The first layer of this rank, for ranks of a pipeline.
+   */
+  int64_t layer_begin;
+  /**
+   * Layers of this rank; 0 is all from layer_begin on.
+   */
+  int64_t layer_count;
+  /**
+   * The ranks' communicator. Not in this version: must be NULL. Outputs sharded by head need
+   * none.
+   */
+  const struct xqkv_comm *comm;
+  /**
+   * Must be 0.
+   */
+  uint64_t flags;
+} xqkv_projection_options;
+
+/**
+ * The uncut cross-attention layers of a model, as its configuration gives them. All layers have
+ * the same sizes. Set every field that matters after xqkv_spec_init; the library copies it.
+ *
+ *     query = query_scale * (decoder · Wq^T + bq)        Wq [query_heads * head_width, decoder_width]
+ *     key   = key_scale   * (encoder · Wk^T + bk)        Wk [key_value_heads * head_width, encoder_width]
+ *     value = value_scale * (encoder · Wv^T + bv)        Wv [key_value_heads * value_head_width, encoder_width]
+ */
+typedef struct xqkv_spec {
+  /**
+   * Set by xqkv_spec_init.
+   */
+  uint32_t struct_size;
+  /**
+   * An xqkv_dtype: what the weights are kept and multiplied in. Sums are in f32 whatever it is.
+   */
+  int32_t weight_dtype;
+  /**
+   * Layers that have cross-attention. They are numbered from 0, leaving out layers that have
+   * none (Llama 3.2 Vision's 3, 8, 13, ... are 0, 1, 2, ... here). 0 is 1.
+   */
+  int64_t layer_count;
+  /**
+   * Columns of the decoder's hidden states; may be 0 without query heads.
+   */
+  int64_t decoder_width;
+  /**
+   * Columns of the encoder's hidden states, which may differ; may be 0 without key/value heads.
+   */
+  int64_t encoder_width;
+  /**
+   * Heads of Q; 0 for a projection of K and V only. A multiple of key_value_heads.
+   */
+  int64_t query_heads;
+  /**
+   * Heads of K and of V; 0 for a projection of Q only.
+   */
+  int64_t key_value_heads;
+  /**
+   * Columns of one head of Q and of K.
+   */
+  int64_t head_width;
+  /**
+   * Columns of one head of V. 0 is head_width.
+   */
+  int64_t value_head_width;
+  /**
+   * 1 if bq exists, 0 if not. A bias that does not exist is not a bias of zeros.
+   */
+  int32_t query_bias;
+  /**
+   * 1 if bk exists, 0 if not. Whisper has none beside bq and bv.
+   */
+  int32_t key_bias;
+  /**
+   * 1 if bv exists, 0 if not.
+   */
+  int32_t value_bias;
+  /**
+   * Multiplies Q after its bias; 0 is 1. Whisper folds head_width^-0.5 in here.
+   */
+  float query_scale;
+  /**
+   * Multiplies K after its bias; 0 is 1.
+   */
+  float key_scale;
+  /**
+   * Multiplies V after its bias; 0 is 1.
+   */
+  float value_scale;
+  /**
+   * An xqkv_norm, of the heads of Q and K.
+   */
+  int32_t norm;
+  /**
+   * Added to the mean square before its root is taken.
+   */
+  float norm_epsilon;
+  /**
+   * 1 rounds to the weights' dtype before the norm's weight is multiplied, as Hugging Face
+   * does; 0 rounds once, at the end.
+   */
+  int32_t norm_rounds_first;
+} xqkv_spec;
+
+/**
+ * What one rank holds: which heads and layers of the uncut whole, and the sizes that follow.
+ * Filled in by xqkv_spec_cut and xqkv_projection_get_shard.
+ */
+typedef struct xqkv_shard {
+  /**
+   * Set by xqkv_shard_init.
+   */
+  uint32_t struct_size;
+  /**
+   * The first head of Q.
+   */
+  int64_t query_head_begin;
+  /**
+   * Heads of Q; may be 0.
+   */
+  int64_t query_head_count;
+  /**
+   * The first head of K and V.
+   */
+  int64_t key_value_head_begin;
+  /**
+   * Heads of K and V; may be 0.
+   */
+  int64_t key_value_head_count;
+  /**
+   * The first layer.
+   */
+  int64_t layer_begin;
+  /**
+   * Layers.
+   */
+  int64_t layer_count;
+  /**
+   * Columns of this rank's Q: its heads times head_width.
+   */
+  int64_t query_columns;
+  /**
+   * Columns of this rank's K.
+   */
+  int64_t key_columns;
+  /**
+   * Columns of this rank's V.
+   */
+  int64_t value_columns;
+  /**
+   * Bytes of this rank's weights in the spec's dtype and of its biases in f32, all layers,
+   * before the padding of a backend (the host pads each matrix to a multiple of 32 rows).
+   */
+  int64_t weight_bytes;
+} xqkv_shard;
+
+/**
+ * What one forward did, counted where it was done. Written only when the call succeeds.
+ */
+typedef struct xqkv_stats {
+  /**
+   * Set by xqkv_stats_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Multiply-adds that were executed for outputs that were asked for: rows x columns x inner
+   * width of every tile that ran. The necessary ones are rows x this rank's columns x inner
+   * width; compute them from the shapes, and the two are equal.
+   */
+  int64_t multiply_adds;
+  /**
+   * Multiply-adds that were executed beside them because vectors have a fixed length: the
+   * lanes beyond a matrix's last column. They cost no time of their own.
+   */
+  int64_t padding_multiply_adds;
+  /**
+   * Matrix products that the work was given to the backend as: one for Q, one for K and one for
+   * V of each layer on the host.
+   */
+  int64_t matmuls;
+  /**
+   * Which commit's weights the whole call ran on: 1 for the first.
+   */
+  int64_t weights_version;
+  /**
+   * Plans that were made because none was given; on the host 0.
+   */
+  int64_t plans_made;
+} xqkv_stats;
+
+/**
+ * A weight or a bias in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
+ * alignment, since it may lie in a mapped file.
+ */
+typedef struct xqkv_tensor {
+  /**
+   * Set by xqkv_tensor_init.
+   */
+  uint32_t struct_size;
+  /**
+   * An xqkv_dtype.
+   */
+  int32_t dtype;
+  /**
+   * The first element. Read only during the call.
+   */
+  const void *data;
+  /**
+   * Output features. A bias has one element for each.
+   */
+  int64_t rows;
+  /**
+   * Input features. A bias has 1, or 0 for the same.
+   */
+  int64_t columns;
+  /**
+   * Elements from one row to the next; 0 is `columns`. A bias may be a column of a matrix.
+   */
+  int64_t row_stride;
+  /**
+   * An xqkv_extent.
+   */
+  int32_t extent;
+  /**
+   * 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
+   * refuses it. A bias is kept in f32 and always converted, which is exact.
+   */
+  int32_t convert;
+  /**
+   * An xqkv_layout.
+   */
+  int32_t layout;
+  /**
+   * An xqkv_fused_order.
+   */
+  int32_t fused_order;
+  /**
+   * An xqkv_memory.
+   */
+  int32_t memory;
+  /**
+   * An xqkv_ownership.
+   */
+  int32_t ownership;
+  /**
+   * Quantised weights: the scales, one for each block; NULL for weights that are not. Not in
+   * this version: must be NULL.
+   */
+  const void *scale;
+  /**
+   * Quantised weights: an xqkv_dtype, of `scale`; otherwise 0.
+   */
+  int32_t scale_dtype;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+  /**
+   * Quantised weights: rows that share a scale; otherwise 0.
+   */
+  int64_t scale_block_rows;
+  /**
+   * Quantised weights: columns that share a scale; otherwise 0.
+   */
+  int64_t scale_block_columns;
+} xqkv_tensor;
+
+
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * How many handles are alive: made and not yet destroyed, of every kind, in this process. 0 when
+ * an engine has cleaned up; the registry hides a forgotten one from leak checkers. Any thread.
+ */
+int64_t xqkv_handle_count(void);
+
+/**
+ * Fills the struct with zeros. `size` is sizeof(xqkv_checkpoint).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_checkpoint_init(struct xqkv_checkpoint *checkpoint, size_t size);
+
+/**
+ * Fills the options with defaults. `size` is sizeof(xqkv_context_options).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_context_options_init(struct xqkv_context_options *options, size_t size);
+
+/**
+ * Prepares the info to be filled in. `size` is sizeof(xqkv_context_info).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_context_info_init(struct xqkv_context_info *info, size_t size);
+
+/**
+ * Makes a context. `options` may be NULL for the defaults; it is copied. `*context` is written
+ * only on success, and is the caller's to destroy. Starts the host's threads. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, NOT_SUPPORTED,
+ * THREAD_FAILED, TOO_MANY_HANDLES.
+ */
+xqkv_status xqkv_context_create(const struct xqkv_context_options *options,
+                                struct xqkv_context **context,
+                                struct xqkv_error *error);
+
+/**
+ * Unmakes a context: the handle is invalid from here on, and the threads end when the last
+ * projection made from it is gone. NULL does nothing. Never waits for a running forward. Any
+ * thread.
+ *
+ * Returns: INVALID_HANDLE.
+ */
+xqkv_status xqkv_context_destroy(struct xqkv_context *context, struct xqkv_error *error);
+
+/**
+ * Tells what the context turned out to be. `info` must have been initialised. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+ */
+xqkv_status xqkv_context_get_info(const struct xqkv_context *context,
+                                  struct xqkv_context_info *info,
+                                  struct xqkv_error *error);
+
+/**
+ * Bytes of one element of a dtype, or 0 if the number is not an xqkv_dtype. Any thread.
+ */
+int64_t xqkv_dtype_bytes(int32_t dtype);
+
+/**
+ * The name of a dtype as it stands in this header, such as "XQKV_DTYPE_BF16", or NULL if the
+ * number is not an xqkv_dtype. The text lives as long as the library. Any thread.
+ */
+const char *xqkv_dtype_name(int32_t dtype);
+
+/**
+ * Fills the call with zeros: both inputs absent. `size` is sizeof(xqkv_forward).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_forward_init(struct xqkv_forward *forward, size_t size);
+
+/**
+ * Fills the options with zeros. `size` is sizeof(xqkv_projection_options).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_projection_options_init(struct xqkv_projection_options *options, size_t size);
+
+/**
+ * Makes a projection without weights; xqkv_update_begin loads them. `options` may be NULL for
+ * the whole. `*projection` is written only on success, and is the caller's to destroy; context,
+ * spec and options may go at once. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ENUM, INVALID_ARGUMENT,
+ * SIZE_OVERFLOW, INDIVISIBLE_HEADS (the message names an explicit split that works),
+ * LAYER_OUT_OF_RANGE, NOT_SUPPORTED, OUT_OF_MEMORY, TOO_MANY_HANDLES.
+ */
+xqkv_status xqkv_projection_create(const struct xqkv_context *context,
+                                   const struct xqkv_spec *spec,
+                                   const struct xqkv_projection_options *options,
+                                   struct xqkv_projection **projection,
+                                   struct xqkv_error *error);
+
+/**
+ * Unmakes a projection: the handle is invalid from here on. Never waits; a forward that runs on
+ * another thread ends as if nothing had happened, and the weights go with the last one. NULL does
+ * nothing. Any thread.
+ *
+ * Returns: INVALID_HANDLE.
+ */
+xqkv_status xqkv_projection_destroy(struct xqkv_projection *projection, struct xqkv_error *error);
+
+/**
+ * Tells what this rank holds. `shard` must have been initialised. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+ */
+xqkv_status xqkv_projection_get_shard(const struct xqkv_projection *projection,
+                                      struct xqkv_shard *shard,
+                                      struct xqkv_error *error);
+
+/**
+ * Tells which commit the weights come from: 0 before the first, then 1, 2, 3 and so on. Any
+ * thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE.
+ */
+xqkv_status xqkv_projection_get_weights_version(const struct xqkv_projection *projection,
+                                                int64_t *weights_version,
+                                                struct xqkv_error *error);
+
+/**
+ * Projects: Q from decoder rows if there are any, K and V from encoder rows if there are any, and
+ * nothing else. See xqkv_forward for shapes. `stats` may be NULL; it is written only on success.
+ *
+ * On the host the call is done when it returns; it uses the context's threads if they are free
+ * and else the caller's own. A row's bits depend on that row, the weights and the instruction set
+ * only: not on the batch it came in, the threads, the ranks or the layout. NaN and infinity
+ * propagate as in f32 arithmetic. An output differs from the exact result by at most
+ *
+ *     g * (sum |x||w| + |b|) * |scale|, and half a unit in the last place of its dtype
+ *     g = n * 2^-24 / (1 - n * 2^-24), n = inner width + 2
+ *
+ * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Any thread.
+ *
+ * Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
+ * INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
+ * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED.
+ */
+xqkv_status xqkv_projection_forward(const struct xqkv_projection *projection,
+                                    const struct xqkv_forward *forward,
+                                    struct xqkv_stats *stats,
+                                    struct xqkv_error *error);
+
+/**
+ * Prepares the shard to be filled in. `size` is sizeof(xqkv_shard).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_shard_init(struct xqkv_shard *shard, size_t size);
+
+/**
+ * Fills the spec with zeros. `size` is sizeof(xqkv_spec).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_spec_init(struct xqkv_spec *spec, size_t size);
+
+/**
+ * Checks a spec as xqkv_projection_create does, without making anything. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
+ * NOT_SUPPORTED.
+ */
+xqkv_status xqkv_spec_check(const struct xqkv_spec *spec, struct xqkv_error *error);
+
+/**
+ * Computes what one rank holds of a spec, without making anything: heads, layers and bytes.
+ * `options` may be NULL for the whole. `shard` must have been initialised. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
+ * INDIVISIBLE_HEADS (the message names an explicit split that works), LAYER_OUT_OF_RANGE,
+ * NOT_SUPPORTED.
+ */
+xqkv_status xqkv_spec_cut(const struct xqkv_spec *spec,
+                          const struct xqkv_projection_options *options,
+                          struct xqkv_shard *shard,
+                          struct xqkv_error *error);
+
+/**
+ * Fills in a spec from a checkpoint's config.json and the dtype of its tensors: sizes, heads,
+ * biases and layers, with no scale and no norm. `spec` must have been initialised, and is
+ * written only on success. Reads the headers of the checkpoint's files, no weights. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, OUT_OF_MEMORY,
+ * CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
+ * CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
+ */
+xqkv_status xqkv_spec_read_checkpoint(struct xqkv_spec *spec,
+                                      const struct xqkv_checkpoint *checkpoint,
+                                      struct xqkv_error *error);
+
+/**
+ * Prepares the stats to be filled in. `size` is sizeof(xqkv_stats).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_stats_init(struct xqkv_stats *stats, size_t size);
+
+/**
+ * The name of a status as it stands in this header, such as "XQKV_STATUS_NOT_READY"; never NULL,
+ * and "XQKV_STATUS_UNKNOWN" for a number this version does not have. The text lives as long as
+ * the library. Any thread.
+ */
+const char *xqkv_status_name(int32_t status);
+
+/**
+ * What a failed call with this status left behind: an xqkv_effect, or 0 for a number this version
+ * does not have. Any thread.
+ */
+int32_t xqkv_status_effect(int32_t status);
+
+/**
+ * Fills the tensor with zeros. `size` is sizeof(xqkv_tensor).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ */
+xqkv_status xqkv_tensor_init(struct xqkv_tensor *tensor, size_t size);
+
+/**
+ * Begins an update of a projection's weights. Forwards go on undisturbed until it is committed.
+ * `*update` is written only on success, and is the caller's to commit or abandon. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, TOO_MANY_HANDLES.
+ */
+xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
+                              struct xqkv_update **update,
+                              struct xqkv_error *error);
+
+/**
+ * Puts one tensor of one layer into the update: `part` is an xqkv_part, `kind` an xqkv_kind.
+ * Only this rank's rows are copied, before the call returns. Shapes: a weight [outputs, inputs],
+ * a bias [outputs], where outputs are heads times head width of the part, of the uncut layer or
+ * of this rank as `tensor->extent` says, and a fused part has the sum of its parts' outputs. Any
+ * thread.
+ *
+ * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
+ * INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
+ * INVALID_STRIDE, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
+ * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED.
+ */
+xqkv_status xqkv_update_put(struct xqkv_update *update,
+                            int64_t layer,
+                            int32_t part,
+                            int32_t kind,
+                            const struct xqkv_tensor *tensor,
+                            struct xqkv_error *error);
+
+/**
+ * Makes the commit remove a tensor of one layer, instead of keeping it as it was. A forward that
+ * needs it answers NOT_READY from then on. Any thread.
+ *
+ * Returns, with the update as it was: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ENUM,
+ * INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, NOT_SUPPORTED, HANDLE_POISONED.
+ */
+xqkv_status xqkv_update_clear(struct xqkv_update *update,
+                              int64_t layer,
+                              int32_t part,
+                              int32_t kind,
+                              struct xqkv_error *error);
+
+/**
+ * Puts all of this rank's layers from a checkpoint into the update, reading this rank's bytes
+ * and the files' headers only. The checkpoint must have each weight and bias that the spec has,
+ * in the spec's shape, and no bias that the spec lacks. Any thread.
+ *
+ * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
+ * INVALID_ARGUMENT, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
+ * OUT_OF_MEMORY, HANDLE_POISONED, CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE,
+ * CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY, CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
+ */
+xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
+                                        const struct xqkv_checkpoint *checkpoint,
+                                        struct xqkv_error *error);
+
+/**
+ * Makes the update the projection's weights, all at once: forwards that begin later run on them,
+ * forwards that are running end on the old ones. Parts that it was not given stay as they are,
+ * and it may leave parts missing. `weights_version` may be NULL; it gets the new version's number.
+ * On success the handle is invalid; on failure the update is as it was, to be committed again or
+ * abandoned. Packs the weights, so it takes a while; forwards go on meanwhile. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, OUT_OF_MEMORY, HANDLE_POISONED.
+ */
+xqkv_status xqkv_update_commit(struct xqkv_update *update,
+                               int64_t *weights_version,
+                               struct xqkv_error *error);
+
+/**
+ * Drops the update and all that was put into it; the projection stays as it is. NULL does
+ * nothing. Any thread.
+ *
+ * Returns: INVALID_HANDLE.
+ */
+xqkv_status xqkv_update_abandon(struct xqkv_update *update, struct xqkv_error *error);
+
+/**
+ * The library's version as one number, major · 1000000 + minor · 1000 + patch. Compare with
+ * XQKV_VERSION_NUMBER, the header's. Any thread.
+ */
+int32_t xqkv_version_number(void);
+
+/**
+ * The library's version as text, such as "0.1.0". Compare with XQKV_VERSION_STRING, the header's.
+ * The text lives as long as the library. Any thread.
+ */
+const char *xqkv_version_string(void);
+
+/**
+ * The library's XQKV_VERSION_ABI. A program must not go on when it differs from the header's.
+ * Any thread.
+ */
+int32_t xqkv_version_abi(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* XQKV_H */

@@ -1,0 +1,216 @@
+//! The loops around the kernel. A product is cut into tasks of some rows x some panels, in an
+//! order in which neighbouring tasks share their panels; a task walks its rows a few at a time.
+//!
+//! ```text
+//! for rows, as many as a kernel takes
+//!     for the inner width, DEPTH at a time
+//!         widen the rows' inputs
+//!         for panels of the task
+//!             kernel
+//!     for panels of the task
+//!         store
+//! ```
+//!
+//! Nothing here changes the order in which one output's sum grows.
+
+use super::kernel::{DEPTH, Inputs, InstructionSet, Kernels, LANES, MOST_ROWS, Sums};
+use super::pack::PackedMatrix;
+use super::pool::Pool;
+use super::rounding::in_default_mode;
+use super::store::Store;
+use crate::backend::Product;
+use crate::dtype::{Element, with_element};
+use crate::stats::Counts;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Rows of one task: enough to use a panel again while it is in the second cache.
+const TASK_ROWS: usize = 64;
+/// Panels of one task: enough to use a widened row again.
+const TASK_PANELS: usize = 4;
+/// Below this many multiply-adds waking a thread costs more than it brings.
+const WORTH_THREADS: usize = 1 << 20;
+
+/// One product, resolved.
+pub(super) struct Gemm<'a> {
+    rows: *const u8,
+    row_bytes: usize,
+    row_count: usize,
+    element_bytes: usize,
+    widen: Widen,
+    matrix: &'a PackedMatrix,
+    kernels: Kernels,
+    store: Store<'a>,
+}
+
+// SAFETY: the pointers are to rows that are only read and views of which each element is written
+// by one task; whoever calls `run` promises that they can be.
+unsafe impl Sync for Gemm<'_> {}
+
+/// Widens as many elements as `inputs` holds.
+///
+/// # Safety
+/// `row` points to that many elements of the function's dtype.
+type Widen = unsafe fn(row: *const u8, inputs: &mut [f32]);
+
+/// What all tasks counted.
+#[derive(Default)]
+struct Total {
+    multiply_adds: AtomicU64,
+    padding_multiply_adds: AtomicU64,
+}
+
+/// What one task counted, kernel call by kernel call.
+#[derive(Default)]
+struct Tally {
+    multiply_adds: usize,
+    padding_multiply_adds: usize,
+}
+
+/// Runs all products as one job.
+///
+/// # Safety
+/// As for [`crate::backend::Backend::run`].
+pub(super) unsafe fn run(pool: &Pool, gemms: &[Gemm<'_>]) -> Counts {
+    let total = Total::default();
+    // SAFETY: the caller's promise, for each task of each product.
+    let task = |index: usize| in_default_mode(|| unsafe { run_task(gemms, index, &total) });
+    let tasks = gemms.iter().map(Gemm::task_count).sum();
+    match gemms.iter().map(Gemm::multiply_adds).sum::<usize>() < WORTH_THREADS {
+        true => (0..tasks).for_each(task),
+        false => pool.run(tasks, &task),
+    }
+    Counts {
+        multiply_adds: total.multiply_adds.into_inner(),
+        padding_multiply_adds: total.padding_multiply_adds.into_inner(),
+        matmuls: gemms.len() as u64,
+    }
+}
+
+/// Finds the product that a task belongs to and runs it.
+unsafe fn run_task(gemms: &[Gemm<'_>], mut index: usize, total: &Total) {
+    for gemm in gemms {
+        match index.checked_sub(gemm.task_count()) {
+            Some(later) => index = later,
+            // SAFETY: passed on.
+            None => return unsafe { total.add(gemm.run_task(index)) },
+        }
+    }
+}
+
+impl<'a> Gemm<'a> {
+    /// Resolves a product for a matrix of this backend.
+    pub(super) fn new(
+        product: &Product<'a>,
+        matrix: &'a PackedMatrix,
+        instruction_set: InstructionSet,
+    ) -> Self {
+        let rows = product.rows;
+        let element_bytes = rows.dtype().bytes();
+        Gemm {
+            rows: std::ptr::with_exposed_provenance(rows.address()),
+            row_bytes: rows.row_stride() as usize * element_bytes,
+            row_count: rows.count() as usize,
+            element_bytes,
+            widen: with_element!(rows.dtype(), E => widen::<E>),
+            matrix,
+            kernels: instruction_set.kernels(matrix.dtype),
+            store: Store::new(product),
+        }
+    }
+
+    fn row_tasks(&self) -> usize {
+        self.row_count.div_ceil(TASK_ROWS)
+    }
+
+    fn task_count(&self) -> usize {
+        self.row_tasks() * self.matrix.panel_count().div_ceil(TASK_PANELS)
+    }
+
+    fn multiply_adds(&self) -> usize {
+        self.row_count.saturating_mul(self.matrix.outputs).saturating_mul(self.matrix.inputs)
+    }
+
+    unsafe fn run_task(&self, index: usize) -> Tally {
+        let mut tally = Tally::default();
+        let rows = nth(index % self.row_tasks(), TASK_ROWS, self.row_count);
+        let panels = nth(index / self.row_tasks(), TASK_PANELS, self.matrix.panel_count());
+        let mut row = rows.start;
+        while row < rows.end {
+            // SAFETY: passed on; the rows and panels are the product's.
+            row += unsafe { self.run_rows(row, rows.end - row, panels.clone(), &mut tally) };
+        }
+        tally
+    }
+
+    /// Projects as many rows as one kernel takes, and tells how many those were.
+    unsafe fn run_rows(
+        &self,
+        first: usize,
+        remaining: usize,
+        panels: Range<usize>,
+        tally: &mut Tally,
+    ) -> usize {
+        let (taken, kernel) = self.kernels.largest(remaining);
+        let mut inputs: [Inputs; MOST_ROWS] = [[0.0; DEPTH]; MOST_ROWS];
+        let mut sums: [[Sums; MOST_ROWS]; TASK_PANELS] = [[[0.0; LANES]; MOST_ROWS]; TASK_PANELS];
+        for k in (0..self.matrix.inputs).step_by(DEPTH) {
+            let depth = DEPTH.min(self.matrix.inputs - k);
+            // SAFETY: rows first..first + taken exist, and so do the elements k..k + depth.
+            unsafe { self.widen_rows(first, k, depth, &mut inputs[..taken]) };
+            for (panel, sums) in panels.clone().zip(&mut sums) {
+                let weights = self.matrix.panel_at(panel, k);
+                // SAFETY: `taken` rows and sums, and `depth` steps of the panel, are there.
+                unsafe { kernel(inputs.as_ptr(), depth, weights.as_ptr(), sums.as_mut_ptr()) };
+                tally.add(taken * depth, self.matrix.real_lanes(panel));
+            }
+        }
+        for (panel, sums) in panels.zip(&sums) {
+            let columns = self.store.columns(panel * LANES, self.matrix.real_lanes(panel));
+            for (row, sums) in sums.iter().enumerate().take(taken) {
+                // SAFETY: passed on; the row and the columns are the product's.
+                unsafe { self.store.write(first + row, &columns, sums) };
+            }
+        }
+        taken
+    }
+
+    unsafe fn widen_rows(&self, first: usize, k: usize, depth: usize, inputs: &mut [Inputs]) {
+        for (row, inputs) in inputs.iter_mut().enumerate() {
+            let offset = (first + row) * self.row_bytes + k * self.element_bytes;
+            // SAFETY: the rows were checked to span this offset and `depth` elements from it.
+            unsafe { (self.widen)(self.rows.add(offset), &mut inputs[..depth]) };
+        }
+    }
+}
+
+impl Tally {
+    /// Counts one kernel call: so many rows x steps on so many real lanes.
+    fn add(&mut self, steps: usize, real_lanes: usize) {
+        self.multiply_adds += steps * real_lanes;
+        self.padding_multiply_adds += steps * (LANES - real_lanes);
+    }
+}
+
+impl Total {
+    fn add(&self, tally: Tally) {
+        self.multiply_adds.fetch_add(tally.multiply_adds as u64, Ordering::Relaxed);
+        let padding = tally.padding_multiply_adds as u64;
+        self.padding_multiply_adds.fetch_add(padding, Ordering::Relaxed);
+    }
+}
+
+/// The n-th stretch of a length, the last of which may be shorter.
+fn nth(index: usize, length: usize, whole: usize) -> Range<usize> {
+    index * length..whole.min((index + 1) * length)
+}
+
+/// # Safety
+/// As for [`Widen`].
+unsafe fn widen<E: Element>(row: *const u8, inputs: &mut [f32]) {
+    // SAFETY: the caller's promise; rows were checked to be aligned.
+    let elements = unsafe { std::slice::from_raw_parts(row.cast::<E>(), inputs.len()) };
+    for (input, element) in inputs.iter_mut().zip(elements) {
+        *input = element.widen();
+    }
+}

@@ -1,0 +1,68 @@
+//! The one wrapper around the body of every exported function: nothing unwinds into the engine,
+//! every outcome becomes a status, and the caller's `xqkv_error` is filled in.
+
+use super::error::xqkv_error;
+use crate::error::{Error, Status};
+use crate::log::{self, Log};
+use std::cell::RefCell;
+
+thread_local! {
+    /// Where a panic of the running call is reported; known once its handle was resolved.
+    static CALL_LOG: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
+
+/// Runs a fallible body.
+pub(super) fn call(error: *mut xqkv_error, body: impl FnOnce() -> Result<(), Error>) -> Status {
+    let outcome = log::caught(body).unwrap_or_else(|panic| Err(report(panic)));
+    CALL_LOG.take();
+    // SAFETY: every exported function documents `error` as NULL or a writable xqkv_error.
+    unsafe { xqkv_error::write(error, &outcome) };
+    outcome.map_or_else(|error| error.status, |()| Status::Ok)
+}
+
+/// Runs a body that answers a value; the fallback is what a panic leaves.
+pub(super) fn value<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    log::caught(body).unwrap_or(fallback)
+}
+
+/// Names the log that a panic in the running call belongs to.
+pub(super) fn report_to(log: &Log) {
+    CALL_LOG.replace(Some(log.clone()));
+}
+
+fn report(panic: String) -> Error {
+    let message = format!("the library panicked, please report it: {panic}");
+    if let Some(log) = CALL_LOG.take() {
+        log.write(log::Level::Error, &message);
+    }
+    Error::new(Status::Panic, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn a_panic_becomes_a_status_and_a_line_in_the_log() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        let log =
+            Log::new(log::Level::Error, move |_, line| sink.lock().unwrap().push(line.to_owned()));
+        let status = call(std::ptr::null_mut(), || {
+            report_to(&log);
+            panic!("planted");
+        });
+        assert_eq!(status, Status::Panic);
+        let lines = lines.lock().unwrap();
+        assert!(
+            lines.len() == 1 && lines[0].contains("planted at src/capi/boundary.rs:"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_value_falls_back_when_its_body_panics() {
+        assert_eq!(value(7, || panic!("planted")), 7);
+    }
+}

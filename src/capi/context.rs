@@ -1,0 +1,318 @@
+//! `xqkv_context`: one backend on one device.
+
+use super::boundary;
+use super::error::xqkv_error;
+use super::handle;
+use super::log::{to_callback, xqkv_log_callback};
+use super::plain::{self, Plain, ensure_pointer};
+use crate::backend::{self, Backend};
+use crate::error::{Error, Status, ensure, named_enum};
+use crate::log::{Level, Log};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// One backend on one device: the host's threads, or one CUDA device. An opaque handle, made by
+/// xqkv_context_create and unmade by xqkv_context_destroy.
+///
+/// Any thread may use it, several at once. Projections keep what they need of it, so it may be
+/// destroyed before them. Ranks of one process may share one.
+pub struct xqkv_context {
+    _private: (),
+}
+
+/// Which backend a context is to be.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// CUDA if a device answers, else the host. In this version always the host.
+    Auto = 0,
+    /// The host's own threads.
+    Host = 1,
+    /// One CUDA device. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+    Cuda = 2,
+}
+
+named_enum!(BackendChoice {
+    Auto => c"XQKV_BACKEND_AUTO",
+    Host => c"XQKV_BACKEND_HOST",
+    Cuda => c"XQKV_BACKEND_CUDA",
+});
+
+/// Which vector instructions the host's kernels use.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstructionSetChoice {
+    /// The best that the CPU has.
+    Auto = 0,
+    /// What every CPU of the target has. Its results are a class of their own, since multiply and
+    /// add round separately.
+    Portable = 1,
+    /// 256-bit vectors with fused multiply-add (x86-64 AVX2 and FMA).
+    Avx2 = 2,
+    /// 512-bit vectors with fused multiply-add (x86-64 AVX-512F). Bit for bit as AVX2.
+    Avx512 = 3,
+}
+
+named_enum!(InstructionSetChoice {
+    Auto => c"XQKV_INSTRUCTION_SET_AUTO",
+    Portable => c"XQKV_INSTRUCTION_SET_PORTABLE",
+    Avx2 => c"XQKV_INSTRUCTION_SET_AVX2",
+    Avx512 => c"XQKV_INSTRUCTION_SET_AVX512",
+});
+
+/// Gives memory of a device to the library: at least `bytes` bytes at a multiple of `alignment`,
+/// ready for use on `stream`, or NULL. `user` is the pointer given beside the callback.
+pub type xqkv_allocate_callback = Option<
+    unsafe extern "C" fn(
+        bytes: i64,
+        alignment: i64,
+        stream: *mut c_void,
+        user: *mut c_void,
+    ) -> *mut c_void,
+>;
+
+/// Takes memory back that the allocate callback gave, once work on `stream` is done with it.
+pub type xqkv_free_callback = Option<
+    unsafe extern "C" fn(memory: *mut c_void, bytes: i64, stream: *mut c_void, user: *mut c_void),
+>;
+
+/// One piece of a job that xqkv_parallel_for_callback runs.
+pub type xqkv_task = Option<unsafe extern "C" fn(index: i64, task_user: *mut c_void)>;
+
+/// Runs `task(index, task_user)` once for each index from 0 to count - 1, on threads of the
+/// engine's, and returns when all are done. `user` is the pointer given beside the callback.
+pub type xqkv_parallel_for_callback = Option<
+    unsafe extern "C" fn(count: i64, task: xqkv_task, task_user: *mut c_void, user: *mut c_void),
+>;
+
+/// What to make a context from. Set every field that matters after xqkv_context_options_init;
+/// zero is the default everywhere.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct xqkv_context_options {
+    /// Set by xqkv_context_options_init.
+    pub struct_size: u32,
+    /// An xqkv_backend.
+    pub backend: i32,
+    /// CUDA: the device's ordinal. Host: must be 0.
+    pub device: i32,
+    /// Host: threads that work on one call, the caller's included. 1 starts no thread at all;
+    /// 0 is one for each CPU that the process may use. At most 1024.
+    pub thread_count: i32,
+    /// Host: an xqkv_instruction_set. One that the CPU lacks is XQKV_STATUS_NOT_SUPPORTED.
+    pub instruction_set: i32,
+    /// An xqkv_log_level: the callback gets these lines and all that matter more. 0 is
+    /// XQKV_LOG_LEVEL_WARNING.
+    pub log_level: i32,
+    /// Receives the log; NULL for none.
+    pub log: xqkv_log_callback,
+    /// Passed to `log`.
+    pub log_user: *mut c_void,
+    /// CUDA: gives device memory for weights; NULL for the driver's own. Host: must be NULL.
+    pub allocate: xqkv_allocate_callback,
+    /// CUDA: takes it back; given exactly when `allocate` is. Host: must be NULL.
+    pub free: xqkv_free_callback,
+    /// Passed to `allocate` and `free`.
+    pub allocator_user: *mut c_void,
+    /// Host: runs the work on the engine's threads instead of the library's. Not in this version:
+    /// must be NULL.
+    pub parallel_for: xqkv_parallel_for_callback,
+    /// Passed to `parallel_for`.
+    pub parallel_for_user: *mut c_void,
+    /// CUDA: the CUcontext of the engine's streams; NULL for the device's primary context. Host:
+    /// must be NULL.
+    pub cuda_context: *mut c_void,
+    /// CUDA: a cublasLtHandle_t lent for the context's life; NULL to make one. Host: must be NULL.
+    pub cublaslt_handle: *mut c_void,
+}
+
+/// What a context turned out to be.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct xqkv_context_info {
+    /// Set by xqkv_context_info_init.
+    pub struct_size: u32,
+    /// An xqkv_backend, never AUTO.
+    pub backend: i32,
+    /// CUDA: the device's ordinal. Host: 0.
+    pub device: i32,
+    /// Host: threads that work on one call, the caller's included.
+    pub thread_count: i32,
+    /// Host: an xqkv_instruction_set, never AUTO.
+    pub instruction_set: i32,
+}
+
+// SAFETY: repr(C), size first, and zero is a value of every field.
+unsafe impl Plain for xqkv_context_options {
+    const NAME: &'static str = "xqkv_context_options";
+}
+
+// SAFETY: as above.
+unsafe impl Plain for xqkv_context_info {
+    const NAME: &'static str = "xqkv_context_info";
+}
+
+/// What a context handle stands for.
+pub(super) struct Context {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) log: Log,
+}
+
+/// Fills the options with defaults. `size` is sizeof(xqkv_context_options).
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_context_options_init(
+    options: *mut xqkv_context_options,
+    size: usize,
+) -> Status {
+    // SAFETY: the caller gives that many writable bytes.
+    boundary::call(std::ptr::null_mut(), || unsafe { plain::init(options, size) })
+}
+
+/// Prepares the info to be filled in. `size` is sizeof(xqkv_context_info).
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_context_info_init(
+    info: *mut xqkv_context_info,
+    size: usize,
+) -> Status {
+    // SAFETY: the caller gives that many writable bytes.
+    boundary::call(std::ptr::null_mut(), || unsafe { plain::init(info, size) })
+}
+
+/// Makes a context. `options` may be NULL for the defaults; it is copied. `*context` is written
+/// only on success, and is the caller's to destroy. Starts the host's threads. Any thread.
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, NOT_SUPPORTED,
+/// THREAD_FAILED, TOO_MANY_HANDLES.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_context_create(
+    options: *const xqkv_context_options,
+    context: *mut *mut xqkv_context,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        ensure_pointer(context, "context")?;
+        // SAFETY: NULL or a struct that begins with its size.
+        let made = create(unsafe { read_options(options) }?)?;
+        // SAFETY: not NULL and aligned.
+        unsafe { *context = handle::insert(Arc::new(made))? };
+        Ok(())
+    })
+}
+
+/// Unmakes a context: the handle is invalid from here on, and the threads end when the last
+/// projection made from it is gone. NULL does nothing. Never waits for a running forward. Any
+/// thread.
+///
+/// Returns: INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_context_destroy(
+    context: *mut xqkv_context,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || handle::remove(context))
+}
+
+/// Tells what the context turned out to be. `info` must have been initialised. Any thread.
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_context_get_info(
+    context: *const xqkv_context,
+    info: *mut xqkv_context_info,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let context = handle::get(context)?;
+        // SAFETY: NULL or a struct that begins with its size.
+        unsafe { plain::check(info, "info") }?;
+        // SAFETY: just checked.
+        let info = unsafe { &mut *info };
+        describe(context.backend.info(), info);
+        Ok(())
+    })
+}
+
+/// The caller's options, or the defaults for NULL.
+unsafe fn read_options(
+    options: *const xqkv_context_options,
+) -> Result<xqkv_context_options, Error> {
+    if options.is_null() {
+        // SAFETY: Plain promises that zero is a value.
+        return Ok(unsafe { std::mem::zeroed() });
+    }
+    // SAFETY: not NULL, and begins with its size.
+    unsafe { plain::read(options, "options") }
+}
+
+fn create(options: xqkv_context_options) -> Result<Context, Error> {
+    let level = match options.log_level {
+        0 => Level::Warning,
+        level => Level::from_integer(level, "log_level")?,
+    };
+    let log = to_callback(options.log, level, options.log_user);
+    boundary::report_to(&log);
+    let backend = match BackendChoice::from_integer(options.backend, "backend")? {
+        BackendChoice::Auto | BackendChoice::Host => backend::open(host_choice(&options)?)?,
+        BackendChoice::Cuda => return Err(no_cuda()),
+    };
+    log.write(Level::Info, &format!("context: {}", backend.info()));
+    Ok(Context { backend, log })
+}
+
+fn no_cuda() -> Error {
+    let message = "this version has no CUDA backend; use XQKV_BACKEND_HOST (1)";
+    Error::new(Status::NotSupported, message)
+}
+
+fn host_choice(options: &xqkv_context_options) -> Result<backend::Choice, Error> {
+    ensure!(
+        options.device == 0,
+        InvalidArgument,
+        "device is {}, but the host backend has only device 0",
+        options.device
+    );
+    ensure!(
+        (0..=1024).contains(&options.thread_count),
+        InvalidArgument,
+        "thread_count is {}; use 1 to 1024, or 0 for one on each CPU",
+        options.thread_count
+    );
+    ensure_host_only(options)?;
+    let choice = InstructionSetChoice::from_integer(options.instruction_set, "instruction_set")?;
+    let instruction_set = match choice {
+        InstructionSetChoice::Auto => None,
+        InstructionSetChoice::Portable => Some(backend::InstructionSet::Portable),
+        InstructionSetChoice::Avx2 => Some(backend::InstructionSet::Avx2),
+        InstructionSetChoice::Avx512 => Some(backend::InstructionSet::Avx512),
+    };
+    Ok(backend::Choice::Host { thread_count: options.thread_count as usize, instruction_set })
+}
+
+fn ensure_host_only(options: &xqkv_context_options) -> Result<(), Error> {
+    for (given, name, instead) in [
+        (options.allocate.is_some(), "allocate", "weights of the host backend are its own"),
+        (options.free.is_some(), "free", "weights of the host backend are its own"),
+        (options.parallel_for.is_some(), "parallel_for", "set thread_count instead"),
+        (!options.cuda_context.is_null(), "cuda_context", "the host backend has no CUDA context"),
+        (!options.cublaslt_handle.is_null(), "cublaslt_handle", "the host backend has no cuBLASLt"),
+    ] {
+        ensure!(!given, NotSupported, "{name} is not NULL; pass NULL, since {instead}");
+    }
+    Ok(())
+}
+
+fn describe(found: backend::Info, info: &mut xqkv_context_info) {
+    let backend::Info::Host { thread_count, instruction_set } = found;
+    info.backend = BackendChoice::Host as i32;
+    info.device = 0;
+    info.thread_count = thread_count as i32;
+    info.instruction_set = match instruction_set {
+        backend::InstructionSet::Portable => InstructionSetChoice::Portable,
+        backend::InstructionSet::Avx2 => InstructionSetChoice::Avx2,
+        backend::InstructionSet::Avx512 => InstructionSetChoice::Avx512,
+    } as i32;
+}

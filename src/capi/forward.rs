@@ -1,0 +1,188 @@
+//! `xqkv_forward`: one call.
+
+use super::boundary;
+use super::handle::ensure_no_plan;
+use super::input::xqkv_input;
+use super::plain::{self, Plain};
+use super::plan::xqkv_plan;
+use super::view::xqkv_view;
+use crate::error::{Error, Status, ensure};
+use crate::projection::{Call, DecoderSide, EncoderSide, Projection};
+use crate::spec::Part;
+use crate::view::{Rows, Shape, View};
+use std::ffi::c_void;
+
+/// One call: what to project, and where to. Three calls fall out of the two inputs.
+///
+///     decode step            decoder rows, no encoder       runs Q
+///     prefill, mixed batch   decoder rows, encoder rows     runs Q, and K and V
+///     cache fill             no decoder, encoder rows       runs K and V, of one or many layers
+///
+/// Rows of the two sides are independent: many decode rows and a few new encoder sequences may
+/// come in one call, and with beams Q has more rows than K and V need. An input that is absent
+/// needs no view. Nothing is kept: inputs, outputs and the struct itself are the caller's, and
+/// must stay until the call returns (host) or its work on the stream is done (CUDA).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct xqkv_forward {
+    /// Set by xqkv_forward_init.
+    pub struct_size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// The first layer, numbered as in xqkv_spec, of the uncut model also under a pipeline split.
+    pub layer: i64,
+    /// Layers to run on the same encoder rows; 0 is 1. More than 1 only without decoder rows,
+    /// since each layer's decoder rows are its own.
+    pub layer_count: i64,
+    /// The decoder's hidden states, [rows, decoder_width].
+    pub decoder: xqkv_input,
+    /// The encoder's hidden states, [rows, encoder_width]. Absent on a decode step.
+    pub encoder: xqkv_input,
+    /// Where Q goes: [decoder rows, this rank's query heads, head_width].
+    pub query: xqkv_view,
+    /// Where K goes: [layers, encoder rows, this rank's key/value heads, head_width].
+    pub key: xqkv_view,
+    /// Where V goes: [layers, encoder rows, this rank's key/value heads, value_head_width].
+    pub value: xqkv_view,
+    /// CUDA: the CUstream to run on; NULL is the default stream. Host: must be NULL, since the
+    /// call is done when it returns.
+    pub stream: *mut c_void,
+    /// Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
+    /// This version needs none.
+    pub workspace: *mut c_void,
+    /// Bytes at `workspace`.
+    pub workspace_bytes: i64,
+    /// A plan made for this shape of call. Not in this version: must be NULL.
+    pub plan: *const xqkv_plan,
+    /// CUDA: a CUevent to wait for first. Host: must be NULL.
+    pub wait_event: *mut c_void,
+    /// CUDA: a CUevent to record last. Host: must be NULL.
+    pub signal_event: *mut c_void,
+}
+
+// SAFETY: repr(C), size first, and zero is a value of every field.
+unsafe impl Plain for xqkv_forward {
+    const NAME: &'static str = "xqkv_forward";
+}
+
+/// Fills the call with zeros: both inputs absent. `size` is sizeof(xqkv_forward).
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_forward_init(forward: *mut xqkv_forward, size: usize) -> Status {
+    // SAFETY: the caller gives that many writable bytes.
+    boundary::call(std::ptr::null_mut(), || unsafe { plain::init(forward, size) })
+}
+
+impl xqkv_forward {
+    /// The checked call. Here, once, a NULL encoder becomes None.
+    pub(super) fn resolve(&self, projection: &Projection) -> Result<Call, Error> {
+        self.ensure_supported()?;
+        let spec = projection.spec();
+        let decoder = self.decoder.rows("decoder", spec.decoder_width)?;
+        let encoder = self.encoder.rows("encoder", spec.encoder_width)?;
+        self.ensure_sides(projection, decoder.is_some(), encoder.is_some())?;
+        Ok(Call {
+            layer: self.layer,
+            layer_count: self.layer_count(),
+            decoder: decoder.map(|rows| self.decoder_side(projection, rows)).transpose()?.flatten(),
+            encoder: encoder.map(|rows| self.encoder_side(projection, rows)).transpose()?.flatten(),
+        })
+    }
+
+    fn layer_count(&self) -> i64 {
+        if self.layer_count == 0 { 1 } else { self.layer_count }
+    }
+
+    fn decoder_side(
+        &self,
+        projection: &Projection,
+        rows: Rows,
+    ) -> Result<Option<DecoderSide>, Error> {
+        if projection.shard().query_heads.count == 0 {
+            return Ok(None);
+        }
+        let query = self.view(projection, Part::Query, rows.count())?;
+        Ok(Some(DecoderSide { rows, query }))
+    }
+
+    fn encoder_side(
+        &self,
+        projection: &Projection,
+        rows: Rows,
+    ) -> Result<Option<EncoderSide>, Error> {
+        if projection.shard().key_value_heads.count == 0 {
+            return Ok(None);
+        }
+        let key = self.view(projection, Part::Key, rows.count())?;
+        let value = self.view(projection, Part::Value, rows.count())?;
+        Ok(Some(EncoderSide { rows, key, value }))
+    }
+
+    fn view(&self, projection: &Projection, part: Part, rows: i64) -> Result<View, Error> {
+        let view = match part {
+            Part::Query => &self.query,
+            Part::Key => &self.key,
+            Part::Value => &self.value,
+        };
+        let heads = projection.shard().heads(part).count;
+        let shape =
+            Shape { layers: self.layer_count(), rows, heads, width: projection.spec().width(part) };
+        view.resolve(part.name(), shape)
+    }
+
+    /// Refuses inputs that are both absent, or that the spec has no projection for.
+    fn ensure_sides(
+        &self,
+        projection: &Projection,
+        decoder: bool,
+        encoder: bool,
+    ) -> Result<(), Error> {
+        let spec = projection.spec();
+        ensure!(
+            decoder || encoder,
+            InvalidArgument,
+            "decoder and encoder are both absent (data NULL, or 0 rows); give one of them"
+        );
+        ensure!(
+            !decoder || spec.query_heads > 0,
+            InvalidArgument,
+            "decoder rows were given, but the spec has no query heads; leave the decoder absent"
+        );
+        ensure!(
+            !encoder || spec.key_value_heads > 0,
+            InvalidArgument,
+            "encoder rows were given, but the spec has no key/value heads; leave the encoder absent"
+        );
+        ensure!(
+            !decoder || self.layer_count() == 1,
+            InvalidArgument,
+            "layer_count is {} with decoder rows, which belong to one layer; use 1",
+            self.layer_count()
+        );
+        Ok(())
+    }
+
+    fn ensure_supported(&self) -> Result<(), Error> {
+        ensure_no_plan(self.plan)?;
+        for (given, name) in [
+            (!self.stream.is_null(), "stream"),
+            (!self.wait_event.is_null(), "wait_event"),
+            (!self.signal_event.is_null(), "signal_event"),
+        ] {
+            ensure!(
+                !given,
+                NotSupported,
+                "{name} is not NULL; the host backend has none, pass NULL"
+            );
+        }
+        ensure!(self.flags == 0, InvalidArgument, "flags is {}; use 0", self.flags);
+        ensure!(
+            self.workspace_bytes >= 0,
+            InvalidArgument,
+            "workspace_bytes is {}; it must not be negative",
+            self.workspace_bytes
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! `xqkv_input`: rows of hidden states.
+
+use crate::dtype::Dtype;
+use crate::error::{Error, ensure};
+use crate::view::Rows;
+use std::ffi::c_void;
+
+/// Rows of hidden states: the decoder's or the encoder's. Part of xqkv_forward by value, so its
+/// layout is frozen.
+///
+/// Absent when `data` is NULL or `rows` is 0, whatever the other fields hold. Rows are packed: of
+/// any number of sequences, without padding, and independent of each other.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct xqkv_input {
+    /// The first element of the first row, in the memory of the context's device, aligned to its
+    /// dtype. NULL: absent.
+    pub data: *const c_void,
+    /// How many rows; with a row list, how many it lists. 0: absent.
+    pub rows: i64,
+    /// Elements from one row to the next; 0 is the width of the hidden states.
+    pub row_stride: i64,
+    /// Indices of the rows to take, in the memory of the context's device; NULL takes the first
+    /// `rows`. Not in this version: must be NULL.
+    pub row_list: *const i64,
+    /// With a row list, rows in the buffer that it indexes; otherwise 0.
+    pub buffer_rows: i64,
+    /// An xqkv_dtype. The host takes any, whatever the weights are in.
+    pub dtype: i32,
+    /// Must be 0.
+    pub reserved: i32,
+}
+
+impl xqkv_input {
+    /// The rows, or None for an absent input.
+    pub(super) fn rows(&self, name: &str, width: i64) -> Result<Option<Rows>, Error> {
+        if self.data.is_null() || self.rows == 0 {
+            return Ok(None);
+        }
+        self.ensure_supported(name)?;
+        let dtype = Dtype::from_integer(self.dtype, &format!("{name}.dtype"))?;
+        let address = self.data as usize;
+        Rows::new(name, address, dtype, self.rows, width, self.row_stride).map(Some)
+    }
+
+    fn ensure_supported(&self, name: &str) -> Result<(), Error> {
+        ensure!(
+            self.row_list.is_null(),
+            NotSupported,
+            "{name}.row_list is not NULL, but this version has no row lists; pass packed rows"
+        );
+        ensure!(
+            self.buffer_rows == 0 && self.reserved == 0,
+            InvalidArgument,
+            "{name}.buffer_rows is {} and {name}.reserved is {}; without a row list both are 0",
+            self.buffer_rows,
+            self.reserved
+        );
+        Ok(())
+    }
+}

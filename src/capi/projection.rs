@@ -1,0 +1,284 @@
+//! `xqkv_projection`: this rank's shard of Wq, Wk and Wv of all layers.
+
+use super::boundary;
+use super::comm::xqkv_comm;
+use super::context::xqkv_context;
+use super::error::xqkv_error;
+use super::forward::xqkv_forward;
+use super::handle::{self, ensure_no_comm};
+use super::plain::{self, Plain, ensure_pointer};
+use super::shard::xqkv_shard;
+use super::spec::{read_spec, xqkv_spec};
+use super::stats::xqkv_stats;
+use crate::error::{Error, Status, ensure, named_enum};
+use crate::log::{Level, Log};
+use crate::projection::Projection;
+use crate::shard::{Range, Shard, Split};
+use std::sync::Arc;
+
+/// This rank's shard of Wq, Wk and Wv of all layers. An opaque handle, made by
+/// xqkv_projection_create and unmade by xqkv_projection_destroy.
+///
+/// Any thread may use it, several at once: forwards run side by side, also while an update is
+/// being committed, and each runs on exactly one version of the weights.
+pub struct xqkv_projection {
+    _private: (),
+}
+
+/// How heads are spread over the ranks. No head is ever cut.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitChoice {
+    /// Equal shares, as vLLM and Megatron cut them: with more ranks than key/value heads, each
+    /// such head is on rank_count / key_value_heads neighbouring ranks.
+    Even = 0,
+    /// The heads that the options name: uneven shares, or none of a side.
+    Explicit = 1,
+    /// Equal shares of Q; every rank holds all of K and V.
+    Query = 2,
+}
+
+named_enum!(SplitChoice {
+    Even => c"XQKV_SPLIT_EVEN",
+    Explicit => c"XQKV_SPLIT_EXPLICIT",
+    Query => c"XQKV_SPLIT_QUERY",
+});
+
+/// What a rank holds of a spec. All zeros is the whole.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct xqkv_projection_options {
+    /// Set by xqkv_projection_options_init.
+    pub struct_size: u32,
+    /// An xqkv_split.
+    pub split: i32,
+    /// EVEN and QUERY: this rank, from 0. EXPLICIT: must be 0.
+    pub rank: i64,
+    /// EVEN and QUERY: how many ranks there are; 0 is 1. EXPLICIT: must be 0.
+    pub rank_count: i64,
+    /// EXPLICIT: the first head of Q.
+    pub query_head_begin: i64,
+    /// EXPLICIT: heads of Q; 0 is legal, and makes calls with decoder rows do nothing.
+    pub query_head_count: i64,
+    /// EXPLICIT: the first head of K and V.
+    pub key_value_head_begin: i64,
+    /// EXPLICIT: heads of K and V; 0 is legal, and makes calls with encoder rows do nothing.
+    /// Unless one side has none, they include the head that each query head attends to.
+    pub key_value_head_count: i64,
+    /// The first layer of this rank, for ranks of a pipeline.
+    pub layer_begin: i64,
+    /// Layers of this rank; 0 is all from layer_begin on.
+    pub layer_count: i64,
+    /// The ranks' communicator. Not in this version: must be NULL. Outputs sharded by head need
+    /// none.
+    pub comm: *const xqkv_comm,
+    /// Must be 0.
+    pub flags: u64,
+}
+
+// SAFETY: repr(C), size first, and zero is a value of every field.
+unsafe impl Plain for xqkv_projection_options {
+    const NAME: &'static str = "xqkv_projection_options";
+}
+
+/// What a projection handle stands for.
+pub(super) struct Held {
+    pub(super) projection: Projection,
+    pub(super) log: Log,
+}
+
+/// Fills the options with zeros. `size` is sizeof(xqkv_projection_options).
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_options_init(
+    options: *mut xqkv_projection_options,
+    size: usize,
+) -> Status {
+    // SAFETY: the caller gives that many writable bytes.
+    boundary::call(std::ptr::null_mut(), || unsafe { plain::init(options, size) })
+}
+
+/// Makes a projection without weights; xqkv_update_begin loads them. `options` may be NULL for
+/// the whole. `*projection` is written only on success, and is the caller's to destroy; context,
+/// spec and options may go at once. Any thread.
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ENUM, INVALID_ARGUMENT,
+/// SIZE_OVERFLOW, INDIVISIBLE_HEADS (the message names an explicit split that works),
+/// LAYER_OUT_OF_RANGE, NOT_SUPPORTED, OUT_OF_MEMORY, TOO_MANY_HANDLES.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_create(
+    context: *const xqkv_context,
+    spec: *const xqkv_spec,
+    options: *const xqkv_projection_options,
+    projection: *mut *mut xqkv_projection,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let context = handle::get(context)?;
+        boundary::report_to(&context.log);
+        // SAFETY: NULL or structs that begin with their size.
+        let (spec, options) = unsafe { (read_spec(spec)?, read_options(options)?) };
+        ensure_pointer(projection, "projection")?;
+        let shard = Shard::cut(&spec, options.split, options.layers)?;
+        let made = Projection::new(context.backend.clone(), spec, shard)?;
+        let held = Held { projection: made, log: context.log.clone() };
+        // SAFETY: not NULL and aligned.
+        unsafe { *projection = handle::insert(Arc::new(held))? };
+        Ok(())
+    })
+}
+
+/// Unmakes a projection: the handle is invalid from here on. Never waits; a forward that runs on
+/// another thread ends as if nothing had happened, and the weights go with the last one. NULL does
+/// nothing. Any thread.
+///
+/// Returns: INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_destroy(
+    projection: *mut xqkv_projection,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || handle::remove(projection))
+}
+
+/// Tells what this rank holds. `shard` must have been initialised. Any thread.
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_get_shard(
+    projection: *const xqkv_projection,
+    shard: *mut xqkv_shard,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let held = handle::get(projection)?;
+        // SAFETY: NULL or a struct that begins with its size.
+        unsafe { xqkv_shard::write(shard, held.projection.shard(), held.projection.spec()) }
+    })
+}
+
+/// Tells which commit the weights come from: 0 before the first, then 1, 2, 3 and so on. Any
+/// thread.
+///
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_get_weights_version(
+    projection: *const xqkv_projection,
+    weights_version: *mut i64,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let held = handle::get(projection)?;
+        ensure_pointer(weights_version, "weights_version")?;
+        // SAFETY: not NULL and aligned.
+        unsafe { *weights_version = held.projection.weights_version() as i64 };
+        Ok(())
+    })
+}
+
+/// Projects: Q from decoder rows if there are any, K and V from encoder rows if there are any, and
+/// nothing else. See xqkv_forward for shapes. `stats` may be NULL; it is written only on success.
+///
+/// On the host the call is done when it returns; it uses the context's threads if they are free
+/// and else the caller's own. A row's bits depend on that row, the weights and the instruction set
+/// only: not on the batch it came in, the threads, the ranks or the layout. NaN and infinity
+/// propagate as in f32 arithmetic. An output differs from the exact result by at most
+///
+///     g * (sum |x||w| + |b|) * |scale|, and half a unit in the last place of its dtype
+///     g = n * 2^-24 / (1 - n * 2^-24), n = inner width + 2
+///
+/// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Any thread.
+///
+/// Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
+/// INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
+/// LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_forward(
+    projection: *const xqkv_projection,
+    forward: *const xqkv_forward,
+    stats: *mut xqkv_stats,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let held = handle::get(projection)?;
+        boundary::report_to(&held.log);
+        // SAFETY: NULL or a struct that begins with its size.
+        let forward = unsafe { plain::read(forward, "forward") }?;
+        if !stats.is_null() {
+            // SAFETY: not NULL, and begins with its size.
+            unsafe { plain::check(stats, "stats") }?;
+        }
+        let call = forward.resolve(&held.projection)?;
+        // SAFETY: the caller promises that inputs and views are memory as described, and that
+        // nobody else writes the inputs or touches the outputs meanwhile.
+        let (counts, version) = unsafe { held.projection.forward(&call) }?;
+        if !stats.is_null() {
+            // SAFETY: checked above.
+            unsafe { *stats = xqkv_stats::new(counts, version) };
+        }
+        Ok(())
+    })
+}
+
+/// The options in our own terms.
+pub(super) struct Options {
+    pub(super) split: Split,
+    pub(super) layers: Range,
+}
+
+/// The caller's options, or the whole for NULL.
+///
+/// # Safety
+/// `options` is NULL or points to a struct that begins with its size.
+pub(super) unsafe fn read_options(
+    options: *const xqkv_projection_options,
+) -> Result<Options, Error> {
+    if options.is_null() {
+        let split = Split::Even { rank: 0, rank_count: 1 };
+        return Ok(Options { split, layers: Range::default() });
+    }
+    // SAFETY: passed on.
+    let options = unsafe { plain::read(options, "options") }?;
+    ensure_no_comm(options.comm)?;
+    ensure!(options.flags == 0, InvalidArgument, "flags is {}; use 0", options.flags);
+    let layers = Range { begin: options.layer_begin, count: options.layer_count };
+    Ok(Options { split: options.split()?, layers })
+}
+
+impl xqkv_projection_options {
+    fn split(&self) -> Result<Split, Error> {
+        let choice = SplitChoice::from_integer(self.split, "split")?;
+        let query = Range { begin: self.query_head_begin, count: self.query_head_count };
+        let key_value =
+            Range { begin: self.key_value_head_begin, count: self.key_value_head_count };
+        let (rank, rank_count) =
+            (self.rank, if self.rank_count == 0 { 1 } else { self.rank_count });
+        let is_explicit = choice == SplitChoice::Explicit;
+        ensure!(
+            is_explicit || (query, key_value) == Default::default(),
+            InvalidArgument,
+            "heads are named, but split is {}; use XQKV_SPLIT_EXPLICIT, or leave them 0",
+            choice.name()
+        );
+        ensure!(
+            !is_explicit || (self.rank, self.rank_count) == (0, 0),
+            InvalidArgument,
+            "rank {} and rank_count {} are set, but XQKV_SPLIT_EXPLICIT goes by heads; leave them 0",
+            self.rank,
+            self.rank_count
+        );
+        Ok(match choice {
+            SplitChoice::Even => Split::Even { rank, rank_count },
+            SplitChoice::Explicit => Split::Explicit { query, key_value },
+            SplitChoice::Query => Split::Query { rank, rank_count },
+        })
+    }
+}
+
+impl Held {
+    /// Tells the log of a new version of the weights.
+    pub(super) fn log_commit(&self, version: u64) {
+        self.log.write(Level::Info, &format!("projection: weights version {version} committed"));
+    }
+}

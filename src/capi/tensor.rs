@@ -1,0 +1,214 @@
+//! `xqkv_tensor`: where a weight or bias lies before it is loaded.
+
+use super::boundary;
+use super::plain::{self, Plain, ensure_pointer, flag};
+use crate::dtype::Dtype;
+use crate::error::{Error, Status, ensure, named_enum};
+use crate::weights::{Extent, Source};
+use std::ffi::c_void;
+
+/// Whether a tensor is the whole layer's or this rank's.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorExtent {
+    /// The uncut layer's: the library takes this rank's rows and touches no others.
+    Whole = 0,
+    /// This rank's rows already.
+    Shard = 1,
+}
+
+named_enum!(TensorExtent {
+    Whole => c"XQKV_EXTENT_WHOLE",
+    Shard => c"XQKV_EXTENT_SHARD",
+});
+
+/// How a weight's elements are ordered.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// [outputs, inputs], as torch.nn.Linear keeps it.
+    OutIn = 0,
+    /// [inputs, outputs]. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+    InOut = 1,
+}
+
+named_enum!(Layout {
+    OutIn => c"XQKV_LAYOUT_OUT_IN",
+    InOut => c"XQKV_LAYOUT_IN_OUT",
+});
+
+/// How the parts of a fused weight follow each other.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FusedOrder {
+    /// All rows of Q, then all of K, then all of V.
+    Concatenated = 0,
+    /// The rows of each head together, as Megatron keeps them. Not in this version:
+    /// XQKV_STATUS_NOT_SUPPORTED.
+    PerHead = 1,
+}
+
+named_enum!(FusedOrder {
+    Concatenated => c"XQKV_FUSED_ORDER_CONCATENATED",
+    PerHead => c"XQKV_FUSED_ORDER_PER_HEAD",
+});
+
+/// Whose memory a tensor lies in.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// The host's.
+    Host = 0,
+    /// The context's device's. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+    Device = 1,
+}
+
+named_enum!(Memory {
+    Host => c"XQKV_MEMORY_HOST",
+    Device => c"XQKV_MEMORY_DEVICE",
+});
+
+/// Whether the library copies a tensor.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Copied during the call; the memory may go right after it.
+    Copy = 0,
+    /// Used in place for as long as the projection has it. Not in this version:
+    /// XQKV_STATUS_NOT_SUPPORTED.
+    Borrow = 1,
+}
+
+named_enum!(Ownership {
+    Copy => c"XQKV_OWNERSHIP_COPY",
+    Borrow => c"XQKV_OWNERSHIP_BORROW",
+});
+
+/// A weight or a bias in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
+/// alignment, since it may lie in a mapped file.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct xqkv_tensor {
+    /// Set by xqkv_tensor_init.
+    pub struct_size: u32,
+    /// An xqkv_dtype.
+    pub dtype: i32,
+    /// The first element. Read only during the call.
+    pub data: *const c_void,
+    /// Output features. A bias has one element for each.
+    pub rows: i64,
+    /// Input features. A bias has 1, or 0 for the same.
+    pub columns: i64,
+    /// Elements from one row to the next; 0 is `columns`. A bias may be a column of a matrix.
+    pub row_stride: i64,
+    /// An xqkv_extent.
+    pub extent: i32,
+    /// 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
+    /// refuses it. A bias is kept in f32 and always converted, which is exact.
+    pub convert: i32,
+    /// An xqkv_layout.
+    pub layout: i32,
+    /// An xqkv_fused_order.
+    pub fused_order: i32,
+    /// An xqkv_memory.
+    pub memory: i32,
+    /// An xqkv_ownership.
+    pub ownership: i32,
+    /// Quantised weights: the scales, one for each block; NULL for weights that are not. Not in
+    /// this version: must be NULL.
+    pub scale: *const c_void,
+    /// Quantised weights: an xqkv_dtype, of `scale`; otherwise 0.
+    pub scale_dtype: i32,
+    /// Must be 0.
+    pub reserved: i32,
+    /// Quantised weights: rows that share a scale; otherwise 0.
+    pub scale_block_rows: i64,
+    /// Quantised weights: columns that share a scale; otherwise 0.
+    pub scale_block_columns: i64,
+}
+
+// SAFETY: repr(C), size first, and zero is a value of every field.
+unsafe impl Plain for xqkv_tensor {
+    const NAME: &'static str = "xqkv_tensor";
+}
+
+/// Fills the tensor with zeros. `size` is sizeof(xqkv_tensor).
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_tensor_init(tensor: *mut xqkv_tensor, size: usize) -> Status {
+    // SAFETY: the caller gives that many writable bytes.
+    boundary::call(std::ptr::null_mut(), || unsafe { plain::init(tensor, size) })
+}
+
+impl xqkv_tensor {
+    /// The tensor's elements as bytes that can be read.
+    ///
+    /// # Safety
+    /// `data` points to as many rows, columns and strides of the dtype as the fields say, for as
+    /// long as the source is used.
+    pub(super) unsafe fn source<'a>(&self) -> Result<Source<'a>, Error> {
+        self.ensure_supported()?;
+        let dtype = Dtype::from_integer(self.dtype, "tensor.dtype")?;
+        let extent = match TensorExtent::from_integer(self.extent, "tensor.extent")? {
+            TensorExtent::Whole => Extent::Whole,
+            TensorExtent::Shard => Extent::Shard,
+        };
+        let (columns, row_stride) = self.columns_and_stride()?;
+        let bytes = Source::bytes_of(dtype, self.rows, columns, row_stride)?;
+        let data = match bytes {
+            0 => &[],
+            _ => {
+                ensure_pointer(self.data.cast::<u8>(), "tensor.data")?;
+                // SAFETY: not NULL, and the caller's promise covers these bytes.
+                unsafe { std::slice::from_raw_parts(self.data.cast::<u8>(), bytes) }
+            }
+        };
+        let convert = flag(self.convert, "tensor.convert")?;
+        Ok(Source { dtype, data, rows: self.rows, columns, row_stride, extent, convert })
+    }
+
+    fn columns_and_stride(&self) -> Result<(i64, i64), Error> {
+        let (rows, columns) = (self.rows, if self.columns == 0 { 1 } else { self.columns });
+        ensure!(
+            rows >= 0 && columns >= 0,
+            InvalidShape,
+            "tensor is [{rows}, {columns}]; rows and columns must not be negative"
+        );
+        let row_stride = if self.row_stride == 0 { columns } else { self.row_stride };
+        ensure!(
+            row_stride >= columns,
+            InvalidStride,
+            "tensor.row_stride is {row_stride}, less than its {columns} columns"
+        );
+        Ok((columns, row_stride))
+    }
+
+    fn ensure_supported(&self) -> Result<(), Error> {
+        let layout = Layout::from_integer(self.layout, "tensor.layout")?;
+        let order = FusedOrder::from_integer(self.fused_order, "tensor.fused_order")?;
+        let memory = Memory::from_integer(self.memory, "tensor.memory")?;
+        let ownership = Ownership::from_integer(self.ownership, "tensor.ownership")?;
+        for (supported, given, instead) in [
+            (layout == Layout::OutIn, layout.name(), Layout::OutIn.name()),
+            (order == FusedOrder::Concatenated, order.name(), FusedOrder::Concatenated.name()),
+            (memory == Memory::Host, memory.name(), Memory::Host.name()),
+            (ownership == Ownership::Copy, ownership.name(), Ownership::Copy.name()),
+        ] {
+            ensure!(supported, NotSupported, "this version does not take {given}; use {instead}");
+        }
+        self.ensure_unquantised()
+    }
+
+    fn ensure_unquantised(&self) -> Result<(), Error> {
+        let blocks = (self.scale_dtype, self.scale_block_rows, self.scale_block_columns);
+        ensure!(
+            self.scale.is_null() && blocks == (0, 0, 0),
+            NotSupported,
+            "tensor.scale or its blocks are set, but this version has no quantised weights; \
+             give f32, f16 or bf16 weights and leave them 0"
+        );
+        ensure!(self.reserved == 0, InvalidArgument, "tensor.reserved is {}; use 0", self.reserved);
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! The uncut layers: sizes, heads, dtype, biases and scales. Pure arithmetic.
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Status, ensure};
+
+/// One of the three projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// decoder · Wqᵀ
+    Query,
+    /// encoder · Wkᵀ
+    Key,
+    /// encoder · Wvᵀ
+    Value,
+}
+
+impl Part {
+    /// In the order in which fused weights stack them.
+    pub const ALL: [Part; 3] = [Part::Query, Part::Key, Part::Value];
+
+    /// The word for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Query => "query",
+            Part::Key => "key",
+            Part::Value => "value",
+        }
+    }
+}
+
+/// One thing for each of the three projections.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Parts<T> {
+    /// The query's.
+    pub query: T,
+    /// The key's.
+    pub key: T,
+    /// The value's.
+    pub value: T,
+}
+
+impl<T> std::ops::Index<Part> for Parts<T> {
+    type Output = T;
+
+    fn index(&self, part: Part) -> &T {
+        match part {
+            Part::Query => &self.query,
+            Part::Key => &self.key,
+            Part::Value => &self.value,
+        }
+    }
+}
+
+impl<T> std::ops::IndexMut<Part> for Parts<T> {
+    fn index_mut(&mut self, part: Part) -> &mut T {
+        match part {
+            Part::Query => &mut self.query,
+            Part::Key => &mut self.key,
+            Part::Value => &mut self.value,
+        }
+    }
+}
+
+/// The uncut layers, as a model's configuration gives them. `check` before use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Layers that have cross-attention.
+    pub layer_count: i64,
+    /// Columns of the decoder's hidden states.
+    pub decoder_width: i64,
+    /// Columns of the encoder's hidden states.
+    pub encoder_width: i64,
+    /// Heads of Q; 0 for a projection of K and V only.
+    pub query_heads: i64,
+    /// Heads of K and of V; 0 for a projection of Q only.
+    pub key_value_heads: i64,
+    /// Columns of one head of Q and of K.
+    pub head_width: i64,
+    /// Columns of one head of V.
+    pub value_head_width: i64,
+    /// What the weights are kept in.
+    pub weight_dtype: Dtype,
+    /// Which of bq, bk and bv exist.
+    pub bias: Parts<bool>,
+    /// What each projection's result is multiplied by.
+    pub scale: Parts<f32>,
+}
+
+impl Spec {
+    /// Refuses sizes that make no layer, or whose bytes cannot be counted in 63 bits.
+    pub fn check(&self) -> Result<(), Error> {
+        self.check_signs()?;
+        self.check_sides()?;
+        self.check_scales()?;
+        self.weight_bytes(self.layer_count).map(|_| ())
+    }
+
+    /// Heads of a part.
+    pub fn heads(&self, part: Part) -> i64 {
+        match part {
+            Part::Query => self.query_heads,
+            Part::Key | Part::Value => self.key_value_heads,
+        }
+    }
+
+    /// Columns of one head of a part.
+    pub fn width(&self, part: Part) -> i64 {
+        match part {
+            Part::Query | Part::Key => self.head_width,
+            Part::Value => self.value_head_width,
+        }
+    }
+
+    /// Rows of a part's weight, which are columns of its result.
+    pub fn outputs(&self, part: Part) -> i64 {
+        self.heads(part) * self.width(part)
+    }
+
+    /// Columns of a part's weight, which are columns of its input.
+    pub fn inputs(&self, part: Part) -> i64 {
+        match part {
+            Part::Query => self.decoder_width,
+            Part::Key | Part::Value => self.encoder_width,
+        }
+    }
+
+    fn check_signs(&self) -> Result<(), Error> {
+        for (name, value, least) in [
+            ("layer_count", self.layer_count, 1),
+            ("decoder_width", self.decoder_width, 0),
+            ("encoder_width", self.encoder_width, 0),
+            ("query_heads", self.query_heads, 0),
+            ("key_value_heads", self.key_value_heads, 0),
+            ("head_width", self.head_width, 1),
+            ("value_head_width", self.value_head_width, 1),
+        ] {
+            ensure!(value >= least, InvalidArgument, "{name} is {value}; it must be >= {least}");
+        }
+        Ok(())
+    }
+
+    fn check_sides(&self) -> Result<(), Error> {
+        let (query, key_value) = (self.query_heads, self.key_value_heads);
+        ensure!(
+            query > 0 || key_value > 0,
+            InvalidArgument,
+            "query_heads and key_value_heads are both 0; a projection needs one of them"
+        );
+        ensure!(
+            query == 0 || self.decoder_width > 0,
+            InvalidArgument,
+            "decoder_width is 0, but query_heads is {query}; give the decoder's hidden size"
+        );
+        ensure!(
+            key_value == 0 || self.encoder_width > 0,
+            InvalidArgument,
+            "encoder_width is 0, but key_value_heads is {key_value}; give the encoder's hidden size"
+        );
+        ensure!(
+            query == 0 || key_value == 0 || query % key_value == 0,
+            InvalidArgument,
+            "query_heads is {query}, not a multiple of key_value_heads {key_value}; each \
+             key/value head must serve the same number of query heads"
+        );
+        Ok(())
+    }
+
+    fn check_scales(&self) -> Result<(), Error> {
+        for part in Part::ALL {
+            let (name, scale) = (part.name(), self.scale[part]);
+            ensure!(
+                scale.is_finite(),
+                InvalidArgument,
+                "{name}_scale is {scale}; it must be finite"
+            );
+        }
+        Ok(())
+    }
+
+    /// Bytes of the weights and f32 biases of so many uncut layers.
+    fn weight_bytes(&self, layer_count: i64) -> Result<i64, Error> {
+        bytes_of(self, |part| self.heads(part), layer_count).ok_or_else(|| {
+            let message = format!(
+                "{layer_count} layers of {} query and {} key/value heads of width {} and {} over \
+                 inputs of {} and {} columns exceed 2^63 bytes; check the sizes",
+                self.query_heads,
+                self.key_value_heads,
+                self.head_width,
+                self.value_head_width,
+                self.decoder_width,
+                self.encoder_width
+            );
+            Error::new(Status::SizeOverflow, message)
+        })
+    }
+}
+
+/// Bytes of the weights and f32 biases when a part has so many heads; None beyond 63 bits.
+pub(crate) fn bytes_of(spec: &Spec, heads: impl Fn(Part) -> i64, layer_count: i64) -> Option<i64> {
+    let mut layer: i64 = 0;
+    for part in Part::ALL {
+        let outputs = heads(part).checked_mul(spec.width(part))?;
+        let elements = outputs.checked_mul(spec.inputs(part))?;
+        let weight = elements.checked_mul(spec.weight_dtype.bytes() as i64)?;
+        let bias = if spec.bias[part] { outputs.checked_mul(4)? } else { 0 };
+        layer = layer.checked_add(weight)?.checked_add(bias)?;
+    }
+    layer.checked_mul(layer_count)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Whisper tiny: 6 heads of 64, no bias on K.
+    pub(crate) fn whisper_tiny() -> Spec {
+        Spec {
+            layer_count: 4,
+            decoder_width: 384,
+            encoder_width: 384,
+            query_heads: 6,
+            key_value_heads: 6,
+            head_width: 64,
+            value_head_width: 64,
+            weight_dtype: Dtype::Bf16,
+            bias: Parts { query: true, key: false, value: true },
+            scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+        }
+    }
+
+    fn refused(change: impl Fn(&mut Spec)) -> Error {
+        let mut spec = whisper_tiny();
+        change(&mut spec);
+        spec.check().unwrap_err()
+    }
+
+    #[test]
+    fn a_real_model_passes_and_its_bytes_are_known() {
+        let spec = whisper_tiny();
+        spec.check().unwrap();
+        assert_eq!(spec.weight_bytes(1).unwrap(), 3 * 384 * 384 * 2 + 2 * 384 * 4);
+    }
+
+    #[test]
+    fn zero_and_negative_sizes_are_refused() {
+        assert_eq!(refused(|spec| spec.layer_count = 0).status, Status::InvalidArgument);
+        assert_eq!(refused(|spec| spec.head_width = 0).status, Status::InvalidArgument);
+        assert_eq!(refused(|spec| spec.query_heads = -6).status, Status::InvalidArgument);
+        assert_eq!(refused(|spec| spec.encoder_width = 0).status, Status::InvalidArgument);
+        assert_eq!(refused(|spec| spec.key_value_heads = 4).status, Status::InvalidArgument);
+        assert_eq!(refused(|spec| spec.scale.key = f32::NAN).status, Status::InvalidArgument);
+    }
+
+    #[test]
+    fn products_near_two_to_the_63_are_refused_and_near_two_to_the_31_are_not() {
+        assert_eq!(refused(|spec| spec.decoder_width = i64::MAX).status, Status::SizeOverflow);
+        assert_eq!(refused(|spec| spec.layer_count = 1 << 43).status, Status::SizeOverflow);
+        let mut spec = whisper_tiny();
+        spec.decoder_width = (1 << 31) + 1;
+        spec.check().unwrap();
+    }
+}

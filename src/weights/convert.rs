@@ -1,0 +1,86 @@
+//! Rows of elements from one dtype to another: copied where they agree, else widened to f32 and
+//! rounded once.
+
+use crate::dtype::{Dtype, Element, with_element};
+use crate::error::{Error, Status};
+
+/// The rows one after the other, in another dtype.
+pub(super) fn packed<'a>(
+    rows: impl Iterator<Item = &'a [u8]> + Clone,
+    from: Dtype,
+    to: Dtype,
+) -> Result<Vec<u8>, Error> {
+    let bytes: usize = rows.clone().map(|row| row.len() / from.bytes() * to.bytes()).sum();
+    let mut packed = with_room(bytes)?;
+    for row in rows {
+        match from == to {
+            true => packed.extend_from_slice(row),
+            false => with_element!(from, F => with_element!(to, T => {
+                convert::<F, T>(row, &mut packed)
+            })),
+        }
+    }
+    Ok(packed)
+}
+
+/// The rows one after the other, in f32.
+pub(super) fn widened<'a>(
+    rows: impl Iterator<Item = &'a [u8]> + Clone,
+    from: Dtype,
+) -> Result<Vec<f32>, Error> {
+    let mut widened = with_room(rows.clone().map(|row| row.len() / from.bytes()).sum())?;
+    for row in rows {
+        with_element!(from, F => widened.extend(elements::<F>(row).map(F::widen)));
+    }
+    Ok(widened)
+}
+
+fn convert<F: Element, T: Element>(row: &[u8], packed: &mut Vec<u8>) {
+    elements::<F>(row).for_each(|element| T::round(element.widen()).append_to(packed));
+}
+
+fn elements<E: Element>(row: &[u8]) -> impl Iterator<Item = E> {
+    row.chunks_exact(size_of::<E>()).map(E::from_bytes)
+}
+
+/// An empty vector that can take so many without growing.
+pub(super) fn with_room<T>(count: usize) -> Result<Vec<T>, Error> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count).map_err(|_| {
+        let message = format!("no memory for {count} elements of {} bytes", size_of::<T>());
+        Error::new(Status::OutOfMemory, message)
+    })?;
+    Ok(room)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::bf16;
+
+    #[test]
+    fn equal_dtypes_keep_every_bit_and_others_are_rounded_once() {
+        let row: Vec<u8> =
+            [1.0f32, 1.00390625, f32::NAN].iter().flat_map(|x| x.to_ne_bytes()).collect();
+        let rows = || [&row[..8], &row[4..]].into_iter();
+        assert_eq!(
+            packed(rows(), Dtype::F32, Dtype::F32).unwrap(),
+            [&row[..8], &row[4..]].concat()
+        );
+        let rounded = packed(rows(), Dtype::F32, Dtype::Bf16).unwrap();
+        let values: Vec<f32> = elements::<bf16>(&rounded).map(bf16::widen).collect();
+        assert_eq!(values[..3], [1.0, 1.0, 1.0]);
+        assert!(values[3].is_nan());
+    }
+
+    #[test]
+    fn widening_is_exact() {
+        let row: Vec<u8> = [0x3f80u16, 0xc000].iter().flat_map(|x| x.to_ne_bytes()).collect();
+        assert_eq!(widened([&row[..]].into_iter(), Dtype::Bf16).unwrap(), [1.0, -2.0]);
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_a_status() {
+        assert_eq!(with_room::<f32>(usize::MAX / 8).unwrap_err().status, Status::OutOfMemory);
+    }
+}
