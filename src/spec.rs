@@ -254,7 +254,7 @@ pub(crate) mod tests {
     #[test]
     fn products_near_two_to_the_63_are_refused_and_near_two_to_the_31_are_not() {
         assert_eq!(refused(|spec| spec.decoder_width = i64::MAX).status, Status::SizeOverflow);
-        assert_eq!(refused(|spec| spec.layer_count = 1 << 43).status, Status::SizeOverflow);
+        assert_eq!(refused(|spec| spec.layer_count = 1 << 44).status, Status::SizeOverflow);
         let mut spec = whisper_tiny();
         spec.decoder_width = (1 << 31) + 1;
         spec.check().unwrap();

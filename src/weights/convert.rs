@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn equal_dtypes_keep_every_bit_and_others_are_rounded_once() {
         let row: Vec<u8> =
-            [1.0f32, 1.00390625, f32::NAN].iter().flat_map(|x| x.to_ne_bytes()).collect();
+            [1.0f32, 1.0 + 1.0 / 256.0, f32::NAN].iter().flat_map(|x| x.to_ne_bytes()).collect();
         let rows = || [&row[..8], &row[4..]].into_iter();
         assert_eq!(
             packed(rows(), Dtype::F32, Dtype::F32).unwrap(),
