@@ -1074,9 +1074,12 @@ typedef struct xqkv_projection_options {
  * The uncut cross-attention layers of a model, as its configuration gives them. All layers have
  * the same sizes. Set every field that matters after xqkv_spec_init; the library copies it.
  *
- *     query = query_scale * (decoder · Wq^T + bq)        Wq [query_heads * head_width, decoder_width]
- *     key   = key_scale   * (encoder · Wk^T + bk)        Wk [key_value_heads * head_width, encoder_width]
- *     value = value_scale * (encoder · Wv^T + bv)        Wv [key_value_heads * value_head_width, encoder_width]
+ *     query = query_scale * (decoder · Wq^T + bq)
+ *     key   = key_scale   * (encoder · Wk^T + bk)
+ *     value = value_scale * (encoder · Wv^T + bv)
+ *
+ * with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+ * encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
  */
 typedef struct xqkv_spec {
   /**

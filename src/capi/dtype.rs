@@ -7,16 +7,17 @@ use std::ffi::c_char;
 /// Bytes of one element of a dtype, or 0 if the number is not an xqkv_dtype. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn xqkv_dtype_bytes(dtype: i32) -> i64 {
-    let bytes = |dtype: Dtype| dtype.bytes() as i64;
-    boundary::value(0, || Dtype::from_integer(dtype, "dtype").map_or(0, bytes))
+    boundary::value(0, || {
+        Dtype::from_integer(dtype, "dtype").map_or(0, |dtype| dtype.bytes() as i64)
+    })
 }
 
 /// The name of a dtype as it stands in this header, such as "XQKV_DTYPE_BF16", or NULL if the
 /// number is not an xqkv_dtype. The text lives as long as the library. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn xqkv_dtype_name(dtype: i32) -> *const c_char {
-    let name = |dtype: Dtype| dtype.c_name().as_ptr();
     boundary::value(std::ptr::null(), || {
-        Dtype::from_integer(dtype, "dtype").map_or(std::ptr::null(), name)
+        let dtype = Dtype::from_integer(dtype, "dtype");
+        dtype.map_or(std::ptr::null(), |dtype| dtype.c_name().as_ptr())
     })
 }

@@ -264,7 +264,8 @@ impl xqkv_projection_options {
         ensure!(
             !is_explicit || (self.rank, self.rank_count) == (0, 0),
             InvalidArgument,
-            "rank {} and rank_count {} are set, but XQKV_SPLIT_EXPLICIT goes by heads; leave them 0",
+            "rank {} and rank_count {} are set, but XQKV_SPLIT_EXPLICIT goes by heads; leave \
+             them 0",
             self.rank,
             self.rank_count
         );

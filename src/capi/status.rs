@@ -18,8 +18,9 @@ pub extern "C" fn xqkv_status_name(status: i32) -> *const c_char {
 /// does not have. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn xqkv_status_effect(status: i32) -> i32 {
-    let effect = |status: Status| status.effect() as i32;
-    boundary::value(0, || Status::from_integer(status, "status").map_or(0, effect))
+    boundary::value(0, || {
+        Status::from_integer(status, "status").map_or(0, |status| status.effect() as i32)
+    })
 }
 
 const UNKNOWN: &std::ffi::CStr = c"XQKV_STATUS_UNKNOWN";
