@@ -128,6 +128,10 @@ enum xqkv_status
    */
   XQKV_STATUS_DUPLICATE_PART = 114,
   /**
+   * The memory for an answer is too small; the bytes it needs were told. Effect: none.
+   */
+  XQKV_STATUS_BUFFER_TOO_SMALL = 115,
+  /**
    * Weights that the call needs were not loaded; the message names them. Effect: none.
    */
   XQKV_STATUS_NOT_READY = 201,
@@ -650,11 +654,12 @@ typedef struct xqkv_update xqkv_update;
 
 /**
  * A checkpoint on disk: a Hugging Face folder with config.json, and model.safetensors or
- * model.safetensors.index.json. This version knows the Whisper family. Its files are untrusted:
- * whatever they hold, a call that reads them answers a status.
+ * model.safetensors.index.json. This version knows the families of Whisper, BART (also mBART,
+ * M2M100, NLLB and Marian), T5 and mllama (Llama 3.2 Vision). Its files are untrusted: whatever
+ * they hold, a call that reads them answers a status.
  *
  * Files are read with pread, not mapped, so that one that shrinks under the reader is an error
- * and not a SIGBUS.
+ * and not a SIGBUS. Strings are NUL-terminated, and read only during the call.
  */
 typedef struct xqkv_checkpoint {
   /**
@@ -667,10 +672,136 @@ typedef struct xqkv_checkpoint {
    */
   int32_t convert;
   /**
-   * The folder's path, NUL-terminated, in the system's encoding. Read only during the call.
+   * The folder's path, in the system's encoding.
    */
   const char *directory;
+  /**
+   * For a model of another family, its tensors' names, with places for {layer} (numbered from 0
+   * as in xqkv_spec), {part} and {kind} ("weight" or "bias"), such as
+   * "decoder.{layer}.xattn.{part}.{kind}". config.json is not read then, and the spec is the
+   * caller's. NULL goes by the family.
+   */
+  const char *tensor_pattern;
+  /**
+   * What stands for {part} in the names of Wq and bq; NULL is "query". Only with a pattern.
+   */
+  const char *query_name;
+  /**
+   * The same for Wk and bk; NULL is "key".
+   */
+  const char *key_name;
+  /**
+   * The same for Wv and bv; NULL is "value".
+   */
+  const char *value_name;
 } xqkv_checkpoint;
+
+/**
+ * The uncut cross-attention layers of a model, as its configuration gives them. All layers have
+ * the same sizes. Set every field that matters after xqkv_spec_init; the library copies it.
+ *
+ *     query = query_scale * (decoder · Wq^T + bq)
+ *     key   = key_scale   * (encoder · Wk^T + bk)
+ *     value = value_scale * (encoder · Wv^T + bv)
+ *
+ * with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+ * encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
+ */
+typedef struct xqkv_spec {
+  /**
+   * Set by xqkv_spec_init.
+   */
+  uint32_t struct_size;
+  /**
+   * An xqkv_dtype: what the weights are kept and multiplied in. Sums are in f32 whatever it is.
+   */
+  int32_t weight_dtype;
+  /**
+   * Layers that have cross-attention. They are numbered from 0, leaving out layers that have
+   * none (Llama 3.2 Vision's 3, 8, 13, ... are 0, 1, 2, ... here). 0 is 1.
+   */
+  int64_t layer_count;
+  /**
+   * Columns of the decoder's hidden states; may be 0 without query heads.
+   */
+  int64_t decoder_width;
+  /**
+   * Columns of the encoder's hidden states, which may differ; may be 0 without key/value heads.
+   */
+  int64_t encoder_width;
+  /**
+   * Heads of Q; 0 for a projection of K and V only. A multiple of key_value_heads.
+   */
+  int64_t query_heads;
+  /**
+   * Heads of K and of V; 0 for a projection of Q only.
+   */
+  int64_t key_value_heads;
+  /**
+   * Columns of one head of Q and of K.
+   */
+  int64_t head_width;
+  /**
+   * Columns of one head of V. 0 is head_width.
+   */
+  int64_t value_head_width;
+  /**
+   * 1 if bq exists, 0 if not. A bias that does not exist is not a bias of zeros.
+   */
+  int32_t query_bias;
+  /**
+   * 1 if bk exists, 0 if not. Whisper has none beside bq and bv.
+   */
+  int32_t key_bias;
+  /**
+   * 1 if bv exists, 0 if not.
+   */
+  int32_t value_bias;
+  /**
+   * Multiplies Q after its bias; 0 is 1. Whisper folds head_width^-0.5 in here.
+   */
+  float query_scale;
+  /**
+   * Multiplies K after its bias; 0 is 1.
+   */
+  float key_scale;
+  /**
+   * Multiplies V after its bias; 0 is 1.
+   */
+  float value_scale;
+  /**
+   * An xqkv_norm, of the heads of Q and K.
+   */
+  int32_t norm;
+  /**
+   * Added to the mean square before its root is taken.
+   */
+  float norm_epsilon;
+  /**
+   * 1 rounds to the weights' dtype before the norm's weight is multiplied, as Hugging Face
+   * does; 0 rounds once, at the end.
+   */
+  int32_t norm_rounds_first;
+} xqkv_spec;
+
+/**
+ * Where a call writes what went wrong. The caller owns it, usually on the stack; it needs no
+ * initialisation, and its layout is frozen. There is no thread-local and no global last error:
+ * a goroutine may change its thread between two calls.
+ *
+ * Every function that takes one takes it last, and accepts NULL. After a successful call `status`
+ * is XQKV_STATUS_OK and `message` is empty.
+ */
+typedef struct xqkv_error {
+  /**
+   * The status that the call returned.
+   */
+  int32_t status;
+  /**
+   * What was given, what is needed and what to do: UTF-8, NUL-terminated, cut to fit.
+   */
+  char message[508];
+} xqkv_error;
 
 /**
  * Receives a line of the log. `level` is an xqkv_log_level, `message` UTF-8 text that is valid
@@ -800,25 +931,6 @@ typedef struct xqkv_context_info {
    */
   int32_t instruction_set;
 } xqkv_context_info;
-
-/**
- * Where a call writes what went wrong. The caller owns it, usually on the stack; it needs no
- * initialisation, and its layout is frozen. There is no thread-local and no global last error:
- * a goroutine may change its thread between two calls.
- *
- * Every function that takes one takes it last, and accepts NULL. After a successful call `status`
- * is XQKV_STATUS_OK and `message` is empty.
- */
-typedef struct xqkv_error {
-  /**
-   * The status that the call returned.
-   */
-  int32_t status;
-  /**
-   * What was given, what is needed and what to do: UTF-8, NUL-terminated, cut to fit.
-   */
-  char message[508];
-} xqkv_error;
 
 /**
  * Rows of hidden states: the decoder's or the encoder's. Part of xqkv_forward by value, so its
@@ -1071,94 +1183,6 @@ typedef struct xqkv_projection_options {
 } xqkv_projection_options;
 
 /**
- * The uncut cross-attention layers of a model, as its configuration gives them. All layers have
- * the same sizes. Set every field that matters after xqkv_spec_init; the library copies it.
- *
- *     query = query_scale * (decoder · Wq^T + bq)
- *     key   = key_scale   * (encoder · Wk^T + bk)
- *     value = value_scale * (encoder · Wv^T + bv)
- *
- * with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
- * encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
- */
-typedef struct xqkv_spec {
-  /**
-   * Set by xqkv_spec_init.
-   */
-  uint32_t struct_size;
-  /**
-   * An xqkv_dtype: what the weights are kept and multiplied in. Sums are in f32 whatever it is.
-   */
-  int32_t weight_dtype;
-  /**
-   * Layers that have cross-attention. They are numbered from 0, leaving out layers that have
-   * none (Llama 3.2 Vision's 3, 8, 13, ... are 0, 1, 2, ... here). 0 is 1.
-   */
-  int64_t layer_count;
-  /**
-   * Columns of the decoder's hidden states; may be 0 without query heads.
-   */
-  int64_t decoder_width;
-  /**
-   * Columns of the encoder's hidden states, which may differ; may be 0 without key/value heads.
-   */
-  int64_t encoder_width;
-  /**
-   * Heads of Q; 0 for a projection of K and V only. A multiple of key_value_heads.
-   */
-  int64_t query_heads;
-  /**
-   * Heads of K and of V; 0 for a projection of Q only.
-   */
-  int64_t key_value_heads;
-  /**
-   * Columns of one head of Q and of K.
-   */
-  int64_t head_width;
-  /**
-   * Columns of one head of V. 0 is head_width.
-   */
-  int64_t value_head_width;
-  /**
-   * 1 if bq exists, 0 if not. A bias that does not exist is not a bias of zeros.
-   */
-  int32_t query_bias;
-  /**
-   * 1 if bk exists, 0 if not. Whisper has none beside bq and bv.
-   */
-  int32_t key_bias;
-  /**
-   * 1 if bv exists, 0 if not.
-   */
-  int32_t value_bias;
-  /**
-   * Multiplies Q after its bias; 0 is 1. Whisper folds head_width^-0.5 in here.
-   */
-  float query_scale;
-  /**
-   * Multiplies K after its bias; 0 is 1.
-   */
-  float key_scale;
-  /**
-   * Multiplies V after its bias; 0 is 1.
-   */
-  float value_scale;
-  /**
-   * An xqkv_norm, of the heads of Q and K.
-   */
-  int32_t norm;
-  /**
-   * Added to the mean square before its root is taken.
-   */
-  float norm_epsilon;
-  /**
-   * 1 rounds to the weights' dtype before the norm's weight is multiplied, as Hugging Face
-   * does; 0 rounds once, at the end.
-   */
-  int32_t norm_rounds_first;
-} xqkv_spec;
-
-/**
  * What one rank holds: which heads and layers of the uncut whole, and the sizes that follow.
  * Filled in by xqkv_spec_cut and xqkv_projection_get_shard.
  */
@@ -1341,6 +1365,27 @@ int64_t xqkv_handle_count(void);
 xqkv_status xqkv_checkpoint_init(struct xqkv_checkpoint *checkpoint, size_t size);
 
 /**
+ * Holds a checkpoint against a spec, tensor by tensor, and writes what was found as one JSON
+ * object: "family", "layers" (each "layer" with its "checkpoint_layer"), and the lists of names
+ * "used", "missing", "misshaped" and "unused", the last of tensors of the same attention modules
+ * that no projection takes. Reads the headers of the checkpoint's files, no weights.
+ *
+ * The text goes to `text`, NUL-terminated, if its `text_bytes` suffice; `*needed_bytes` is what
+ * it takes. With `text` NULL and `text_bytes` 0 only the latter is written. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
+ * BUFFER_TOO_SMALL (`*needed_bytes` is written), NOT_SUPPORTED, OUT_OF_MEMORY,
+ * CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
+ * CHECKPOINT_MISMATCH.
+ */
+xqkv_status xqkv_checkpoint_report(const struct xqkv_checkpoint *checkpoint,
+                                   const struct xqkv_spec *spec,
+                                   char *text,
+                                   int64_t text_bytes,
+                                   int64_t *needed_bytes,
+                                   struct xqkv_error *error);
+
+/**
  * Fills the options with defaults. `size` is sizeof(xqkv_context_options).
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
@@ -1516,7 +1561,7 @@ xqkv_status xqkv_spec_cut(const struct xqkv_spec *spec,
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, OUT_OF_MEMORY,
  * CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
- * CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
+ * CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH, NOT_SUPPORTED (a tensor_pattern).
  */
 xqkv_status xqkv_spec_read_checkpoint(struct xqkv_spec *spec,
                                       const struct xqkv_checkpoint *checkpoint,

@@ -45,6 +45,8 @@ pub enum Status {
     LayerOutOfRange = 113,
     /// One update was given the same part of a layer twice. Effect: none.
     DuplicatePart = 114,
+    /// The memory for an answer is too small; the bytes it needs were told. Effect: none.
+    BufferTooSmall = 115,
     /// Weights that the call needs were not loaded; the message names them. Effect: none.
     NotReady = 201,
     /// The workspace is smaller than the call's minimum. Effect: none.
@@ -140,6 +142,7 @@ named_enum!(Status {
     IndivisibleHeads => c"XQKV_STATUS_INDIVISIBLE_HEADS",
     LayerOutOfRange => c"XQKV_STATUS_LAYER_OUT_OF_RANGE",
     DuplicatePart => c"XQKV_STATUS_DUPLICATE_PART",
+    BufferTooSmall => c"XQKV_STATUS_BUFFER_TOO_SMALL",
     NotReady => c"XQKV_STATUS_NOT_READY",
     WorkspaceTooSmall => c"XQKV_STATUS_WORKSPACE_TOO_SMALL",
     HandlePoisoned => c"XQKV_STATUS_HANDLE_POISONED",

@@ -124,6 +124,11 @@ impl Spec {
         }
     }
 
+    /// Rows and columns of a part's weight.
+    pub fn shape(&self, part: Part) -> [i64; 2] {
+        [self.outputs(part), self.inputs(part)]
+    }
+
     fn check_signs(&self) -> Result<(), Error> {
         for (name, value, least) in [
             ("layer_count", self.layer_count, 1),

@@ -132,7 +132,7 @@ pub unsafe extern "C" fn xqkv_spec_cut(
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, OUT_OF_MEMORY,
 /// CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
-/// CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
+/// CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH, NOT_SUPPORTED (a tensor_pattern).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_spec_read_checkpoint(
     spec: *mut xqkv_spec,
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn xqkv_spec_read_checkpoint(
         unsafe { plain::check(spec, "spec") }?;
         // SAFETY: as above; its strings are terminated.
         let source = unsafe { xqkv_checkpoint::read(checkpoint) }?;
-        let found = checkpoint::Checkpoint::open(&source.directory)?.spec()?;
+        let found = checkpoint::Checkpoint::open(source.location)?.spec()?;
         // SAFETY: checked above.
         unsafe { *spec = xqkv_spec::from_checked(&found) };
         Ok(())

@@ -183,7 +183,7 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
         boundary::report_to(log);
         // SAFETY: NULL or a struct that begins with its size, with a terminated path.
         let source = unsafe { xqkv_checkpoint::read(checkpoint) }?;
-        let opened = Checkpoint::open(&source.directory)?;
+        let opened = Checkpoint::open(source.location)?;
         let mut update = held.lock()?;
         let bytes = opened.load(&mut update, source.convert)?;
         log.write(Level::Info, &format!("update: {bytes} bytes of weights read from {opened}"));

@@ -1,70 +1,122 @@
 //! A Hugging Face folder: which family it is, where each tensor lies, and this rank's bytes of it.
 
-use super::family::Family;
-use super::safetensors_file::{SafetensorsFile, Tensor, read_small};
+use super::family::{self, Family};
+use super::files::Files;
+use super::names::{LayerNumbers, Names};
+use super::safetensors_file::{Tensor, read_small};
 use super::{Change, Kind, Place, Update, convert, json};
 use crate::error::{Error, Status, ensure};
 use crate::spec::{Part, Parts, Spec};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
+
+/// Where a checkpoint is, and what its tensors are called if it is of no known family.
+pub struct Location {
+    /// The folder.
+    pub directory: PathBuf,
+    /// The caller's own names.
+    pub pattern: Option<Pattern>,
+}
+
+/// Names of tensors in the caller's words.
+pub struct Pattern {
+    /// With places for {layer}, {part} and {kind}.
+    pub tensor: String,
+    /// What stands for {part}.
+    pub parts: Parts<String>,
+}
 
 /// A checkpoint whose configuration and file headers were read.
 pub struct Checkpoint {
     directory: PathBuf,
-    config: Value,
-    family: &'static Family,
-    prefix: &'static str,
-    files: Vec<SafetensorsFile>,
-    /// With an index, the file of each tensor that a projection may want.
-    index: Option<BTreeMap<String, usize>>,
+    /// The family and the part of the configuration that it goes by; None with a pattern.
+    family: Option<(&'static Family, Value)>,
+    names: Names,
+    layers: LayerNumbers,
+    files: Files,
 }
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} ({})", self.directory.display(), self.family.model_type)
+        write!(formatter, "{}", self.directory.display())
     }
 }
 
 impl Checkpoint {
     /// Opens a folder: its configuration, and the files that hold cross-attention tensors.
-    pub fn open(directory: &Path) -> Result<Self, Error> {
-        let config_path = directory.join("config.json");
-        let config: Value = json::parse(&read_small(&config_path)?, &config_path)?;
-        let family = Family::find(config["model_type"].as_str().unwrap_or(""))?;
-        let mut opened = Self {
-            directory: directory.to_owned(),
-            config,
-            family,
-            prefix: family.prefixes[0],
-            files: Vec::new(),
-            index: None,
+    pub fn open(location: Location) -> Result<Self, Error> {
+        let Location { directory, pattern } = location;
+        match pattern {
+            Some(pattern) => Self::open_by_pattern(directory, pattern),
+            None => Self::open_by_family(directory),
+        }
+    }
+
+    fn open_by_family(directory: PathBuf) -> Result<Self, Error> {
+        let path = directory.join("config.json");
+        let config: Value = json::parse(&read_small(&path)?, &path)?;
+        let family = Family::find(&config)?;
+        let section = family.section(&config).clone();
+        let layers = family.layer_numbers(&section)?;
+        let candidates = family.prefixes.iter().map(|prefix| family.names(prefix)).collect();
+        Self::open_named(directory, Some((family, section)), layers, candidates)
+    }
+
+    fn open_by_pattern(directory: PathBuf, pattern: Pattern) -> Result<Self, Error> {
+        let Pattern { tensor, parts } = pattern;
+        for place in ["{layer}", "{part}", "{kind}"] {
+            ensure!(
+                tensor.contains(place),
+                InvalidArgument,
+                "tensor_pattern is {tensor:?} without {place}; give a pattern such as \
+                 decoder.{{layer}}.attention.{{part}}.{{kind}}"
+            );
+        }
+        let names = Names { prefix: String::new(), tensor, parts };
+        Self::open_named(directory, None, LayerNumbers::Unknown, vec![names])
+    }
+
+    /// Opens the files and settles on the first of the candidates whose tensors are there.
+    fn open_named(
+        directory: PathBuf,
+        family: Option<(&'static Family, Value)>,
+        layers: LayerNumbers,
+        candidates: Vec<Names>,
+    ) -> Result<Self, Error> {
+        let is_wanted = |tensor: &str| candidates.iter().any(|names| names.could_be(tensor));
+        let files = Files::open(&directory, is_wanted)?;
+        let first = layers.at(0);
+        let has_first = |names: &&Names| {
+            let name = |part| names.of(first, part, Kind::Weight);
+            Part::ALL.iter().any(|&part| files.tensor(&name(part)).is_some())
         };
-        opened.open_files()?;
-        opened.prefix = opened.find_prefix();
-        Ok(opened)
+        let names = candidates.iter().find(has_first).unwrap_or(&candidates[0]).clone();
+        Ok(Self { directory, family, names, layers, files })
     }
 
     /// The spec that the configuration and the tensors' dtype make.
     pub fn spec(&self) -> Result<Spec, Error> {
-        let family = self.family;
-        let query_heads = self.config_integer(family.query_heads)?;
-        let decoder_width = self.config_integer(family.decoder_width)?;
-        ensure!(
-            query_heads > 0 && decoder_width % query_heads == 0,
-            CheckpointCorrupt,
-            "{self}: {} {decoder_width} is not a multiple of {} {query_heads}",
-            family.decoder_width,
-            family.query_heads
-        );
-        let head_width = decoder_width / query_heads;
+        let Some((family, section)) = &self.family else {
+            let message = "a checkpoint with a tensor_pattern has no known configuration; fill in \
+                           the spec yourself";
+            return Err(Error::new(Status::NotSupported, message));
+        };
+        let required =
+            |keys: &[&str]| family::integer(section, keys)?.ok_or_else(|| family::absent(keys[0]));
+        let (decoder_width, query_heads) =
+            (required(family.decoder_width)?, required(family.query_heads)?);
+        let head_width = match family::integer(section, family.head_width)? {
+            Some(head_width) => head_width,
+            None => divided(decoder_width, query_heads)?,
+        };
+        let key_value_heads = family::integer(section, family.key_value_heads)?;
         let spec = Spec {
-            layer_count: self.config_integer(family.layers)?,
+            layer_count: self.layers.count().unwrap_or_default(),
             decoder_width,
-            encoder_width: self.config_integer(family.encoder_width)?,
+            encoder_width: required(family.encoder_width)?,
             query_heads,
-            key_value_heads: self.config_integer(family.key_value_heads)?,
+            key_value_heads: key_value_heads.unwrap_or(query_heads),
             head_width,
             value_head_width: head_width,
             weight_dtype: self.tensor(&self.name((0, Part::Query, Kind::Weight)))?.dtype()?,
@@ -112,7 +164,7 @@ impl Checkpoint {
         }
         let name = self.name(place);
         let tensor = self.tensor(&name)?;
-        let shape = [spec.outputs(part), spec.inputs(part)];
+        let shape = spec.shape(part);
         tensor.ensure_shape(if kind == Kind::Weight { &shape } else { &shape[..1] })?;
         let dtype = tensor.dtype()?;
         ensure!(
@@ -135,8 +187,10 @@ impl Checkpoint {
         Ok(Some((change, read)))
     }
 
-    fn ensure_layers(&self, spec: &Spec) -> Result<(), Error> {
-        let layers = self.config_integer(self.family.layers)?;
+    /// Refuses a spec of another number of layers, or of more than there can be.
+    pub(super) fn ensure_layers(&self, spec: &Spec) -> Result<(), Error> {
+        let most = self.files.names().count() as i64;
+        let layers = self.layers.count().unwrap_or(spec.layer_count.min(most));
         ensure!(
             layers == spec.layer_count,
             CheckpointMismatch,
@@ -151,7 +205,7 @@ impl Checkpoint {
     fn ensure_bias(&self, spec: &Spec, layer: i64, part: Part) -> Result<(), Error> {
         let name = self.name((layer, part, Kind::Bias));
         ensure!(
-            spec.bias[part] || !self.has(&name),
+            spec.bias[part] || self.files.tensor(&name).is_none(),
             CheckpointMismatch,
             "{self} has {name}, but the spec says there is no {} bias; set {}_bias to 1",
             part.name(),
@@ -160,97 +214,44 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn config_integer(&self, key: &str) -> Result<i64, Error> {
-        self.config[key].as_i64().ok_or_else(|| {
-            let message = format!("{self}: config.json has no integer {key}");
-            Error::new(Status::CheckpointCorrupt, message)
-        })
+    /// What a tensor is called here.
+    pub fn name(&self, (layer, part, kind): Place) -> String {
+        self.names.of(self.layers.at(layer), part, kind)
     }
 
-    fn name(&self, (layer, part, kind): Place) -> String {
-        self.family.tensor_name(self.prefix, layer, part, kind)
+    /// A layer's number here.
+    pub fn layer_number(&self, layer: i64) -> i64 {
+        self.layers.at(layer)
     }
 
-    /// The prefix that the first query weight has here.
-    fn find_prefix(&self) -> &'static str {
-        let first = |prefix: &&str| {
-            self.has(&self.family.tensor_name(prefix, 0, Part::Query, Kind::Weight))
-        };
-        self.family.prefixes.iter().copied().find(first).unwrap_or(self.family.prefixes[0])
+    /// The family's `model_type`s; None with a pattern.
+    pub fn family_name(&self) -> Option<&'static str> {
+        self.family.as_ref().map(|(family, _)| family.model_types[0])
     }
 
-    fn file_of(&self, name: &str) -> Option<&SafetensorsFile> {
-        match &self.index {
-            Some(index) => index.get(name).map(|&file| &self.files[file]),
-            None => self.files.first(),
-        }
+    /// A tensor's shape, if it is there.
+    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.files.tensor(name).map(|tensor| tensor.shape())
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.file_of(name).is_some_and(|file| file.has(name))
+    /// Names of all tensors of the attention modules that the projections belong to.
+    pub fn neighbours(&self) -> impl Iterator<Item = &str> {
+        self.files.names().filter(|name| self.names.is_neighbour(name))
     }
 
     fn tensor<'a>(&'a self, name: &'a str) -> Result<Tensor<'a>, Error> {
-        self.file_of(name).and_then(|file| file.tensor(name)).ok_or_else(|| {
+        self.files.tensor(name).ok_or_else(|| {
             let message = format!("{self} has no tensor {name}; is it complete?");
             Error::new(Status::CheckpointMissingTensor, message)
         })
     }
-
-    fn open_files(&mut self) -> Result<(), Error> {
-        match SafetensorsFile::open(&self.directory.join("model.safetensors")) {
-            Ok(file) => self.files.push(file),
-            Err(error) if error.status == Status::CheckpointNotFound => self.open_indexed()?,
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Opens the files that the index names for cross-attention tensors; others may be large, and
-    /// are not touched.
-    fn open_indexed(&mut self) -> Result<(), Error> {
-        let path = self.directory.join("model.safetensors.index.json");
-        let index: Value = json::parse(&read_small(&path)?, &path)?;
-        let map = index["weight_map"].as_object().ok_or_else(|| {
-            let message = format!("{} has no object weight_map", path.display());
-            Error::new(Status::CheckpointCorrupt, message)
-        })?;
-        let mut numbers = BTreeMap::new();
-        let mut wanted = BTreeMap::new();
-        for (tensor, file) in map.iter().filter(|(tensor, _)| is_wanted(self.family, tensor)) {
-            let file = plain_name(file, &path)?;
-            if !numbers.contains_key(file) {
-                numbers.insert(file, self.files.len());
-                self.files.push(SafetensorsFile::open(&self.directory.join(file))?);
-            }
-            wanted.insert(tensor.clone(), numbers[file]);
-        }
-        self.index = Some(wanted);
-        Ok(())
-    }
 }
 
-/// Whether a tensor's name is that of a cross-attention weight or bias of any layer.
-fn is_wanted(family: &Family, tensor: &str) -> bool {
-    let mut numbers = tensor.split('.').filter_map(|word| word.parse().ok());
-    let Some(layer) = numbers.next() else {
-        return false;
-    };
-    let is = |prefix: &str, part, kind| family.tensor_name(prefix, layer, part, kind) == tensor;
-    let of_part = |prefix, part| is(prefix, part, Kind::Weight) || is(prefix, part, Kind::Bias);
-    family.prefixes.iter().any(|prefix| Part::ALL.iter().any(|&part| of_part(prefix, part)))
-}
-
-/// A file name of the index, which may not lead out of the folder.
-fn plain_name<'a>(file: &'a Value, index: &Path) -> Result<&'a str, Error> {
-    let name = file.as_str().unwrap_or("");
-    let mut components = Path::new(name).components();
-    let is_plain = matches!(components.next(), Some(Component::Normal(plain)) if plain == name);
+fn divided(width: i64, heads: i64) -> Result<i64, Error> {
     ensure!(
-        is_plain && components.next().is_none() && !name.contains('\0'),
+        heads > 0 && width % heads == 0,
         CheckpointCorrupt,
-        "{} names the file {file}; only files beside it are read",
-        index.display()
+        "config.json has {heads} heads for a width of {width}, which they do not divide"
     );
-    Ok(name)
+    Ok(width / heads)
 }

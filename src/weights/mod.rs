@@ -4,7 +4,10 @@
 pub mod checkpoint;
 mod convert;
 mod family;
+mod files;
 mod json;
+mod names;
+pub mod report;
 mod safetensors_file;
 
 use crate::dtype::Dtype;

@@ -56,9 +56,9 @@ impl SafetensorsFile {
         Some(Tensor { file: self, name, info })
     }
 
-    /// Whether there is a tensor of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
+    /// Names of all its tensors, in their order in the file.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
     }
 }
 
@@ -79,9 +79,14 @@ impl Tensor<'_> {
         }
     }
 
+    /// Its extents.
+    pub(super) fn shape(&self) -> Vec<i64> {
+        self.info.shape.iter().map(|&extent| extent as i64).collect()
+    }
+
     /// Refuses another shape than this.
     pub(super) fn ensure_shape(&self, shape: &[i64]) -> Result<(), Error> {
-        let given: Vec<i64> = self.info.shape.iter().map(|&extent| extent as i64).collect();
+        let given = self.shape();
         ensure!(
             given == shape,
             InvalidShape,
