@@ -112,19 +112,31 @@ unsafe fn accumulate<W: Element, const ROWS: usize, const FUSED: bool>(
     let mut local = *sums;
     for (k, step) in panel.iter().enumerate() {
         let weights = step.map(W::widen);
-        for row in 0..ROWS {
-            // SAFETY: k < depth <= DEPTH; a checked index here would break up the vector loop.
-            let input = unsafe { *rows[row].get_unchecked(k) };
-            for lane in 0..LANES {
-                let sum = &mut local[row][lane];
-                *sum = match FUSED {
-                    true => input.mul_add(weights[lane], *sum),
-                    false => input * weights[lane] + *sum,
-                };
+        // Written out, since a loop over rows is not always unrolled, and the sums then live in
+        // memory: four times slower. What is beyond ROWS is compiled to nothing.
+        let mut row = |row: usize| {
+            if row < ROWS {
+                // SAFETY: k < depth <= DEPTH; a checked index would break up the vector loop.
+                let input = unsafe { *rows[row].get_unchecked(k) };
+                multiply_add::<FUSED>(&mut local[row], input, &weights);
             }
-        }
+        };
+        row(0);
+        row(1);
+        row(2);
+        row(3);
     }
     *sums = local;
+}
+
+#[inline(always)]
+fn multiply_add<const FUSED: bool>(sums: &mut Sums, input: f32, weights: &[f32; LANES]) {
+    for (sum, weight) in sums.iter_mut().zip(weights) {
+        *sum = match FUSED {
+            true => input.mul_add(*weight, *sum),
+            false => input * *weight + *sum,
+        };
+    }
 }
 
 /// Compiles the loop with the instructions of one set, for the numbers of rows whose sums that set
