@@ -1366,9 +1366,11 @@ xqkv_status xqkv_checkpoint_init(struct xqkv_checkpoint *checkpoint, size_t size
 
 /**
  * Holds a checkpoint against a spec, tensor by tensor, and writes what was found as one JSON
- * object: "family", "layers" (each "layer" with its "checkpoint_layer"), and the lists of names
- * "used", "missing", "misshaped" and "unused", the last of tensors of the same attention modules
- * that no projection takes. Reads the headers of the checkpoint's files, no weights.
+ * object: "family", and lists. "used", "missing" and "misshaped" have an object for each tensor
+ * that the spec needs: "name", "layer" (numbered as in xqkv_spec), "checkpoint_layer" (the
+ * checkpoint's own number), "part", "kind", "shape" (null if missing) and "needed_shape".
+ * "unused" has the names of the other tensors of the same attention modules, such as the output
+ * projection's. Reads the headers of the checkpoint's files, no weights.
  *
  * The text goes to `text`, NUL-terminated, if its `text_bytes` suffice; `*needed_bytes` is what
  * it takes. With `text` NULL and `text_bytes` 0 only the latter is written. Any thread.
@@ -1452,6 +1454,20 @@ xqkv_status xqkv_forward_init(struct xqkv_forward *forward, size_t size);
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
  */
 xqkv_status xqkv_projection_options_init(struct xqkv_projection_options *options, size_t size);
+
+/**
+ * Fills in an EXPLICIT split for a rank of any number of ranks: shares of heads that differ by at
+ * most one, no head where ranks outnumber them, key/value heads replicated only then. Other
+ * fields stay as they are. Where EVEN is possible the heads are the same as EVEN's. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
+ * NOT_SUPPORTED.
+ */
+xqkv_status xqkv_projection_options_balance(struct xqkv_projection_options *options,
+                                            const struct xqkv_spec *spec,
+                                            int64_t rank,
+                                            int64_t rank_count,
+                                            struct xqkv_error *error);
 
 /**
  * Makes a projection without weights; xqkv_update_begin loads them. `options` may be NULL for

@@ -176,7 +176,7 @@ fn ensure_divides(
     if heads % rank_count == 0 {
         return Ok(());
     }
-    let (query, key_value) = balanced(spec, rank, rank_count);
+    let (query, key_value) = balanced(spec, rank, rank_count)?;
     let message = format!(
         "{heads} {side} heads do not divide over {rank_count} ranks; use XQKV_SPLIT_EXPLICIT, for \
          example on rank {rank} query_head_begin {}, query_head_count {}, key_value_head_begin {}, \
@@ -188,18 +188,19 @@ fn ensure_divides(
 
 /// The uneven split that differs by at most one head between ranks; K/V heads are replicated only
 /// where ranks outnumber them.
-pub fn balanced(spec: &Spec, rank: i64, rank_count: i64) -> (Range, Range) {
+pub fn balanced(spec: &Spec, rank: i64, rank_count: i64) -> Result<(Range, Range), Error> {
+    check_rank(rank, rank_count)?;
     let (query, key_value) = (spec.query_heads, spec.key_value_heads);
     if query == 0 {
-        return (Range::default(), share(key_value, rank, rank_count));
+        return Ok((Range::default(), share(key_value, rank, rank_count)));
     }
     if key_value >= rank_count {
         let owned = share(key_value, rank, rank_count);
         let group = query / key_value;
-        return (Range { begin: owned.begin * group, count: owned.count * group }, owned);
+        return Ok((Range { begin: owned.begin * group, count: owned.count * group }, owned));
     }
     let owned = share(query, rank, rank_count);
-    (owned, key_value_heads_of(spec, owned))
+    Ok((owned, key_value_heads_of(spec, owned)))
 }
 
 /// The K/V heads that these query heads attend to.
@@ -263,7 +264,7 @@ mod tests {
         let error = Shard::cut(&spec, split, ALL_LAYERS).unwrap_err();
         assert_eq!(error.status, Status::IndivisibleHeads);
         assert!(error.message.contains("query_head_begin 1, query_head_count 2"), "{error}");
-        let (query, key_value) = balanced(&spec, 1, 4);
+        let (query, key_value) = balanced(&spec, 1, 4).unwrap();
         Shard::cut(&spec, Split::Explicit { query, key_value }, ALL_LAYERS).unwrap();
     }
 

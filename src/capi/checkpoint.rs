@@ -60,9 +60,11 @@ pub unsafe extern "C" fn xqkv_checkpoint_init(
 }
 
 /// Holds a checkpoint against a spec, tensor by tensor, and writes what was found as one JSON
-/// object: "family", "layers" (each "layer" with its "checkpoint_layer"), and the lists of names
-/// "used", "missing", "misshaped" and "unused", the last of tensors of the same attention modules
-/// that no projection takes. Reads the headers of the checkpoint's files, no weights.
+/// object: "family", and lists. "used", "missing" and "misshaped" have an object for each tensor
+/// that the spec needs: "name", "layer" (numbered as in xqkv_spec), "checkpoint_layer" (the
+/// checkpoint's own number), "part", "kind", "shape" (null if missing) and "needed_shape".
+/// "unused" has the names of the other tensors of the same attention modules, such as the output
+/// projection's. Reads the headers of the checkpoint's files, no weights.
 ///
 /// The text goes to `text`, NUL-terminated, if its `text_bytes` suffice; `*needed_bytes` is what
 /// it takes. With `text` NULL and `text_bytes` 0 only the latter is written. Any thread.
@@ -85,7 +87,7 @@ pub unsafe extern "C" fn xqkv_checkpoint_report(
         let (source, spec) = unsafe { (xqkv_checkpoint::read(checkpoint)?, read_spec(spec)?) };
         ensure_pointer(needed_bytes, "needed_bytes")?;
         let opened = Checkpoint::open(source.location)?;
-        let report = Report::new(&opened, &spec)?.to_json(&opened, &spec);
+        let report = Report::new(&opened, &spec)?.to_json();
         let needed = report.len() as i64 + 1;
         // SAFETY: not NULL and aligned.
         unsafe { *needed_bytes = needed };

@@ -13,7 +13,7 @@ use super::stats::xqkv_stats;
 use crate::error::{Error, Status, ensure, named_enum};
 use crate::log::{Level, Log};
 use crate::projection::Projection;
-use crate::shard::{Range, Shard, Split};
+use crate::shard::{Range, Shard, Split, balanced};
 use std::sync::Arc;
 
 /// This rank's shard of Wq, Wk and Wv of all layers. An opaque handle, made by
@@ -97,6 +97,35 @@ pub unsafe extern "C" fn xqkv_projection_options_init(
 ) -> Status {
     // SAFETY: the caller gives that many writable bytes.
     boundary::call(std::ptr::null_mut(), || unsafe { plain::init(options, size) })
+}
+
+/// Fills in an EXPLICIT split for a rank of any number of ranks: shares of heads that differ by at
+/// most one, no head where ranks outnumber them, key/value heads replicated only then. Other
+/// fields stay as they are. Where EVEN is possible the heads are the same as EVEN's. Any thread.
+///
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
+/// NOT_SUPPORTED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_options_balance(
+    options: *mut xqkv_projection_options,
+    spec: *const xqkv_spec,
+    rank: i64,
+    rank_count: i64,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        // SAFETY: NULL or structs that begin with their size.
+        let (spec, ()) = unsafe { (read_spec(spec)?, plain::check(options, "options")?) };
+        let (query, key_value) = balanced(&spec, rank, rank_count)?;
+        // SAFETY: checked above.
+        let options = unsafe { &mut *options };
+        options.split = SplitChoice::Explicit as i32;
+        (options.rank, options.rank_count) = (0, 0);
+        (options.query_head_begin, options.query_head_count) = (query.begin, query.count);
+        options.key_value_head_begin = key_value.begin;
+        options.key_value_head_count = key_value.count;
+        Ok(())
+    })
 }
 
 /// Makes a projection without weights; xqkv_update_begin loads them. `options` may be NULL for

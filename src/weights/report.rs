@@ -8,59 +8,80 @@ use crate::spec::{Part, Spec};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Names of tensors, each in one of the lists.
-#[derive(Debug, Default, PartialEq)]
+/// Every tensor that a spec needs, as it was found, and those that nobody needs.
 pub struct Report {
-    /// In the spec's shape.
-    pub used: BTreeSet<String>,
-    /// Needed and not there.
-    pub missing: BTreeSet<String>,
-    /// There in another shape, both of which are told.
-    pub misshaped: BTreeSet<String>,
-    /// Of the same attention modules, and needed by no projection.
-    pub unused: BTreeSet<String>,
+    family: Option<&'static str>,
+    needed: Vec<Needed>,
+    unused: Vec<String>,
+}
+
+/// One tensor that the spec needs.
+struct Needed {
+    name: String,
+    place: Place,
+    checkpoint_layer: i64,
+    shape: Vec<i64>,
+    /// None if it is not there.
+    found: Option<Vec<i64>>,
 }
 
 impl Report {
     /// Holds a checkpoint against the uncut layers.
     pub fn new(checkpoint: &Checkpoint, spec: &Spec) -> Result<Self, Error> {
         checkpoint.ensure_layers(spec)?;
-        let mut report = Report::default();
-        for place in places(spec) {
-            report.add(checkpoint, spec, place);
-        }
-        let taken: BTreeSet<&str> = report.used.iter().map(String::as_str).collect();
-        let beside = checkpoint.neighbours().filter(|name| !taken.contains(name));
-        let misshaped = |name: &str| report.misshaped.iter().any(|told| told.starts_with(name));
-        report.unused = beside.filter(|name| !misshaped(name)).map(str::to_owned).collect();
-        Ok(report)
+        let needed: Vec<Needed> =
+            places(spec).map(|place| Needed::new(checkpoint, spec, place)).collect();
+        let names: BTreeSet<&str> = needed.iter().map(|needed| &*needed.name).collect();
+        let beside = checkpoint.neighbours().filter(|name| !names.contains(name));
+        let unused = beside.map(str::to_owned).collect();
+        Ok(Self { family: checkpoint.family_name(), needed, unused })
     }
 
-    /// The lists as one JSON object, with the layers' numbers in the checkpoint.
-    pub fn to_json(&self, checkpoint: &Checkpoint, spec: &Spec) -> String {
-        let number =
-            |layer| json!({ "layer": layer, "checkpoint_layer": checkpoint.layer_number(layer) });
-        let layers: Vec<Value> = (0..spec.layer_count).map(number).collect();
+    /// The lists as one JSON object.
+    pub fn to_json(&self) -> String {
+        let listed = |belongs: fn(&Needed) -> bool| -> Vec<Value> {
+            self.needed.iter().filter(|needed| belongs(needed)).map(Needed::to_json).collect()
+        };
         json!({
-            "family": checkpoint.family_name(),
-            "layers": layers,
-            "used": self.used,
-            "missing": self.missing,
-            "misshaped": self.misshaped,
+            "family": self.family,
+            "used": listed(Needed::is_used),
+            "missing": listed(Needed::is_missing),
+            "misshaped": listed(|needed| !needed.is_used() && !needed.is_missing()),
             "unused": self.unused,
         })
         .to_string()
     }
+}
 
-    fn add(&mut self, checkpoint: &Checkpoint, spec: &Spec, place: Place) {
+impl Needed {
+    fn new(checkpoint: &Checkpoint, spec: &Spec, place: Place) -> Self {
+        let (layer, part, kind) = place;
         let name = checkpoint.name(place);
-        let shape = spec.shape(place.1);
-        let needed = if place.2 == Kind::Weight { &shape[..] } else { &shape[..1] };
-        match checkpoint.shape(&name) {
-            None => self.missing.insert(name),
-            Some(given) if given == needed => self.used.insert(name),
-            Some(given) => self.misshaped.insert(format!("{name} {given:?}, needed {needed:?}")),
-        };
+        let found = checkpoint.shape(&name);
+        let extents = if kind == Kind::Weight { 2 } else { 1 };
+        let shape = spec.shape(part)[..extents].to_vec();
+        Needed { name, place, checkpoint_layer: checkpoint.layer_number(layer), shape, found }
+    }
+
+    fn is_missing(&self) -> bool {
+        self.found.is_none()
+    }
+
+    fn is_used(&self) -> bool {
+        self.found.as_ref() == Some(&self.shape)
+    }
+
+    fn to_json(&self) -> Value {
+        let (layer, part, kind) = self.place;
+        json!({
+            "name": self.name,
+            "layer": layer,
+            "checkpoint_layer": self.checkpoint_layer,
+            "part": part.name(),
+            "kind": kind.name(),
+            "shape": self.found,
+            "needed_shape": self.shape,
+        })
     }
 }
 
