@@ -16,7 +16,7 @@ pub struct Source {
     pub code: String,
 }
 
-/// Every Rust file of src.
+/// Every Rust file of the library; the command in src/bin is a user of it.
 pub fn all() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
@@ -41,6 +41,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {
+            true if path.ends_with("src/bin") => {}
             true => collect(&path, paths),
             false if path.extension().is_some_and(|extension| extension == "rs") => {
                 paths.push(path)

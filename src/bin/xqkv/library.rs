@@ -1,0 +1,216 @@
+//! The library as an engine sees it: the exported functions, their handles unmade when dropped,
+//! and their errors as text.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::{null, null_mut};
+use xqkv::capi::checkpoint::{xqkv_checkpoint, xqkv_checkpoint_init, xqkv_checkpoint_report};
+use xqkv::capi::context::*;
+use xqkv::capi::error::xqkv_error;
+use xqkv::capi::forward::{xqkv_forward, xqkv_forward_init};
+use xqkv::capi::projection::*;
+use xqkv::capi::shard::{xqkv_shard, xqkv_shard_init};
+use xqkv::capi::spec::{xqkv_spec, xqkv_spec_init, xqkv_spec_read_checkpoint};
+use xqkv::capi::stats::{xqkv_stats, xqkv_stats_init};
+use xqkv::capi::status::xqkv_status_name;
+use xqkv::capi::update::*;
+use xqkv::error::Status;
+
+/// What a call gave, or why it did not.
+pub type Outcome<T> = Result<T, String>;
+
+/// Makes a call and turns its status and message into text.
+fn checked(call: impl FnOnce(*mut xqkv_error) -> Status) -> Outcome<()> {
+    let mut error = xqkv_error { status: 0, message: [0; 508] };
+    match call(&mut error) {
+        Status::Ok => Ok(()),
+        status => Err(format!(
+            "{}: {}",
+            text(xqkv_status_name(status as i32)),
+            text(error.message.as_ptr())
+        )),
+    }
+}
+
+/// A copy of a string of the library's.
+pub fn text(string: *const c_char) -> String {
+    // SAFETY: the library's strings are terminated.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
+}
+
+/// A plain struct as its `_init` function leaves it.
+macro_rules! initialised {
+    ($name:ident, $init:ident) => {{
+        let mut plain = std::mem::MaybeUninit::<$name>::uninit();
+        // SAFETY: as many bytes as the size says, all written when the call succeeds.
+        let status = unsafe { $init(plain.as_mut_ptr(), size_of::<$name>()) };
+        assert!(status == Status::Ok, "the library knows its own structs");
+        // SAFETY: just initialised.
+        unsafe { plain.assume_init() }
+    }};
+}
+
+/// A checkpoint's place, with the path that it points to.
+pub struct Checkpoint {
+    plain: xqkv_checkpoint,
+    _directory: CString,
+}
+
+impl Checkpoint {
+    pub fn new(directory: &Path) -> Outcome<Self> {
+        let path =
+            CString::new(directory.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+        let mut plain = initialised!(xqkv_checkpoint, xqkv_checkpoint_init);
+        plain.directory = path.as_ptr();
+        Ok(Self { plain, _directory: path })
+    }
+
+    pub fn spec(&self) -> Outcome<xqkv_spec> {
+        let mut spec = initialised!(xqkv_spec, xqkv_spec_init);
+        // SAFETY: initialised structs, alive during the call.
+        checked(|error| unsafe { xqkv_spec_read_checkpoint(&mut spec, &self.plain, error) })?;
+        Ok(spec)
+    }
+
+    /// The report, as the library's JSON.
+    pub fn report(&self, spec: &xqkv_spec) -> Outcome<serde_json::Value> {
+        let (mut needed, plain) = (0, &self.plain);
+        // SAFETY: asks for the size only.
+        checked(|error| unsafe {
+            xqkv_checkpoint_report(plain, spec, null_mut(), 0, &mut needed, error)
+        })?;
+        let mut bytes = vec![0u8; needed as usize];
+        let target = bytes.as_mut_ptr().cast();
+        // SAFETY: as many bytes as were asked for.
+        checked(|error| unsafe {
+            xqkv_checkpoint_report(plain, spec, target, needed, &mut needed, error)
+        })?;
+        serde_json::from_str(&text(bytes.as_ptr().cast())).map_err(|error| error.to_string())
+    }
+}
+
+/// A context on the host.
+pub struct Context(*mut xqkv_context);
+
+impl Context {
+    pub fn new(thread_count: i32) -> Outcome<Self> {
+        let mut options = initialised!(xqkv_context_options, xqkv_context_options_init);
+        options.backend = BackendChoice::Host as i32;
+        options.thread_count = thread_count;
+        let mut context = null_mut();
+        // SAFETY: an initialised struct and a place for the handle.
+        checked(|error| unsafe { xqkv_context_create(&options, &mut context, error) })?;
+        Ok(Self(context))
+    }
+
+    pub fn info(&self) -> Outcome<xqkv_context_info> {
+        let mut info = initialised!(xqkv_context_info, xqkv_context_info_init);
+        // SAFETY: a live handle and an initialised struct.
+        checked(|error| unsafe { xqkv_context_get_info(self.0, &mut info, error) })?;
+        Ok(info)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: this object's own handle.
+        unsafe { xqkv_context_destroy(self.0, null_mut()) };
+    }
+}
+
+/// The split of one rank among so many, as even as it can be.
+pub fn balanced(spec: &xqkv_spec, rank: i64, rank_count: i64) -> Outcome<xqkv_projection_options> {
+    let mut options = whole();
+    // SAFETY: initialised structs.
+    checked(|error| unsafe {
+        xqkv_projection_options_balance(&mut options, spec, rank, rank_count, error)
+    })?;
+    Ok(options)
+}
+
+/// Options for the whole.
+pub fn whole() -> xqkv_projection_options {
+    initialised!(xqkv_projection_options, xqkv_projection_options_init)
+}
+
+/// One rank's projection, with its weights.
+pub struct Projection(*mut xqkv_projection);
+
+impl Projection {
+    pub fn load(
+        context: &Context,
+        spec: &xqkv_spec,
+        options: &xqkv_projection_options,
+        checkpoint: &Checkpoint,
+    ) -> Outcome<Self> {
+        let mut handle = null_mut();
+        // SAFETY: live handles and initialised structs.
+        checked(|error| unsafe {
+            xqkv_projection_create(context.0, spec, options, &mut handle, error)
+        })?;
+        let projection = Self(handle);
+        projection.fill(checkpoint)?;
+        Ok(projection)
+    }
+
+    /// Loads the weights in one update.
+    fn fill(&self, checkpoint: &Checkpoint) -> Outcome<()> {
+        let mut update = null_mut();
+        // SAFETY: a live handle and a place for the update.
+        checked(|error| unsafe { xqkv_update_begin(self.0, &mut update, error) })?;
+        let read = checked(|error| {
+            // SAFETY: a live handle and an initialised struct.
+            unsafe { xqkv_update_read_checkpoint(update, &checkpoint.plain, error) }
+        });
+        let committed = read.and_then(|()| {
+            // SAFETY: a live handle.
+            checked(|error| unsafe { xqkv_update_commit(update, null_mut(), error) })
+        });
+        committed.inspect_err(|_| {
+            // SAFETY: not committed, so still a live handle.
+            unsafe { xqkv_update_abandon(update, null_mut()) };
+        })
+    }
+
+    pub fn shard(&self) -> Outcome<xqkv_shard> {
+        let mut shard = initialised!(xqkv_shard, xqkv_shard_init);
+        // SAFETY: a live handle and an initialised struct.
+        checked(|error| unsafe { xqkv_projection_get_shard(self.0, &mut shard, error) })?;
+        Ok(shard)
+    }
+
+    /// Runs one call and gives the multiply-adds it executed.
+    ///
+    /// # Safety
+    /// The call describes memory truly.
+    pub unsafe fn forward(&self, call: &xqkv_forward) -> Outcome<i64> {
+        let mut stats = initialised!(xqkv_stats, xqkv_stats_init);
+        // SAFETY: passed on.
+        checked(|error| unsafe { xqkv_projection_forward(self.0, call, &mut stats, error) })?;
+        Ok(stats.multiply_adds)
+    }
+}
+
+impl Drop for Projection {
+    fn drop(&mut self) {
+        // SAFETY: this object's own handle.
+        unsafe { xqkv_projection_destroy(self.0, null_mut()) };
+    }
+}
+
+/// A call of one layer, both of its inputs absent.
+pub fn call(layer: i64) -> xqkv_forward {
+    let mut call = initialised!(xqkv_forward, xqkv_forward_init);
+    call.layer = layer;
+    (call.stream, call.plan) = (null_mut::<c_void>(), null());
+    call
+}
+
+/// What a spec gives to a rank, without making anything.
+pub fn cut(spec: &xqkv_spec, options: &xqkv_projection_options) -> Outcome<xqkv_shard> {
+    let mut shard = initialised!(xqkv_shard, xqkv_shard_init);
+    // SAFETY: initialised structs.
+    checked(|error| unsafe { xqkv::capi::spec::xqkv_spec_cut(spec, options, &mut shard, error) })?;
+    Ok(shard)
+}
