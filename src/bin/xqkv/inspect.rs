@@ -61,14 +61,15 @@ fn print_tensors(report: &Value) -> bool {
     let list = |name: &str| report[name].as_array().cloned().unwrap_or_default();
     println!("tensors          {} used", list("used").len());
     for tensor in list("missing") {
-        println!("  missing        {} {}", tensor["name"], tensor["needed_shape"]);
+        println!("  missing        {} {}", string(&tensor["name"]), tensor["needed_shape"]);
     }
     for tensor in list("misshaped") {
-        let (name, shape, needed) = (&tensor["name"], &tensor["shape"], &tensor["needed_shape"]);
+        let (name, shape) = (string(&tensor["name"]), &tensor["shape"]);
+        let needed = &tensor["needed_shape"];
         println!("  misshaped      {name} is {shape}, needed {needed}");
     }
     for name in list("unused") {
-        println!("  unused         {name}");
+        println!("  unused         {}", string(&name));
     }
     list("missing").is_empty() && list("misshaped").is_empty()
 }
@@ -89,4 +90,8 @@ fn print_shards(spec: &xqkv_spec, ranks: i64) -> Outcome<()> {
         );
     }
     Ok(())
+}
+
+fn string(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
 }

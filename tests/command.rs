@@ -1,0 +1,160 @@
+//! The `xqkv` command, run as a person would.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Folder, family, query heads, key/value heads, and the checkpoint's numbers of its layers.
+const CHECKPOINTS: [(&str, &str, i64, i64, [i64; 2]); 4] = [
+    ("examples/whisper", "whisper", 6, 6, [0, 1]),
+    ("tests/data/bart", "bart", 8, 8, [0, 1]),
+    ("tests/data/t5", "t5", 6, 6, [0, 1]),
+    ("tests/data/mllama", "mllama", 8, 2, [1, 3]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn xqkv(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+    command.current_dir(root()).args(arguments).output().unwrap()
+}
+
+fn verified(arguments: &[&str]) -> Value {
+    let output = xqkv(&[&["verify"], arguments, &["--json"]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let verdict: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(output.status.success(), verdict["pass"] == true, "{verdict}");
+    verdict
+}
+
+/// A copy of a checkpoint whose file was changed.
+fn changed(folder: &str, file: &str, change: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+        let path: PathBuf = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let path = copy.path().join(file);
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+    copy
+}
+
+#[test]
+fn every_family_passes_on_any_number_of_ranks() {
+    for (folder, family, query_heads, key_value_heads, _) in CHECKPOINTS {
+        for ranks in [1, 2, 3, 5, 8, 11] {
+            let verdict = verified(&[folder, "--ranks", &ranks.to_string()]);
+            assert_eq!(verdict["pass"], true, "{verdict}");
+            assert_eq!((&verdict["family"], &verdict["layers"]), (&family.into(), &2.into()));
+            assert_eq!((&verdict["ranks"], &verdict["ratio"]), (&ranks.into(), &1.0.into()));
+            let is_replicated = ranks > key_value_heads && query_heads > key_value_heads;
+            let group_ratio = verdict["group_ratio"].as_f64().unwrap();
+            assert_eq!(is_replicated, group_ratio < 1.0, "{verdict}");
+            assert!(verdict["max_error_over_bound"].as_f64().unwrap() > 0.0, "{verdict}");
+        }
+    }
+}
+
+#[test]
+fn executed_is_what_the_shapes_say() {
+    let verdict = verified(&["tests/data/t5"]);
+    let (decoder, encoder, width, outputs) = (5, 77, 256, 384);
+    let calls = 2 * (decoder + 2 * encoder) * width * outputs;
+    assert_eq!(verdict["multiply_adds_executed"], 2 * calls);
+    assert_eq!(verdict["multiply_adds_necessary"], 2 * calls);
+}
+
+#[test]
+fn rows_and_results_may_be_of_any_dtype() {
+    for rows in ["f32", "bf16", "f16"] {
+        for out in ["f32", "bf16", "f16"] {
+            let arguments =
+                ["tests/data/mllama", "--rows-dtype", rows, "--out-dtype", out, "--threads", "1"];
+            assert_eq!(verified(&arguments)["pass"], true, "{rows} {out}");
+        }
+    }
+}
+
+#[test]
+fn an_explicit_split_and_a_single_layer_may_be_asked_for() {
+    for (folder, _, query_heads, _, layers) in CHECKPOINTS {
+        let split = format!("{},0,1", query_heads - 1);
+        let layer = layers[1].to_string();
+        let verdict = verified(&[folder, "--split", &split, "--layer", &layer]);
+        assert_eq!((&verdict["pass"], &verdict["ranks"]), (&true.into(), &3.into()));
+        assert_eq!(verdict["per_layer"][0]["checkpoint_layer"], layers[1]);
+        assert_eq!(verdict["layers"], 1);
+    }
+}
+
+#[test]
+fn a_wrong_expectation_or_weight_fails() {
+    let flip_last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 0x04;
+    for file in ["io.safetensors", "model.safetensors"] {
+        let copy = changed("tests/data/t5", file, flip_last);
+        let verdict = verified(&[copy.path().to_str().unwrap()]);
+        // The last tensor of the model is no projection's, and is not looked at.
+        assert_eq!(verdict["pass"], file == "model.safetensors", "{verdict}");
+    }
+    let everywhere = |bytes: &mut Vec<u8>| {
+        let (header, _) = bytes.split_first_chunk::<8>().unwrap();
+        let data = 8 + u64::from_le_bytes(*header) as usize;
+        bytes[data + 3..].iter_mut().step_by(4 * 97).for_each(|byte| *byte ^= 0x04);
+    };
+    let copy = changed("tests/data/bart", "model.safetensors", everywhere);
+    assert_eq!(verified(&[copy.path().to_str().unwrap()])["pass"], false);
+}
+
+#[test]
+fn what_cannot_be_verified_is_told_in_one_line_with_status_2() {
+    let missing = "/nonexistent";
+    let cases: [&[&str]; 5] = [
+        &["verify", missing],
+        &["verify", "tests/data/t5", "--split", "3,4"],
+        &["verify", "tests/data/mllama", "--layer", "0"],
+        &["verify", "tests/data/t5", "--io", missing],
+        &["inspect", "src"],
+    ];
+    for arguments in cases {
+        let output = xqkv(arguments);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?} {message}");
+        assert_eq!(message.lines().count(), 1, "{arguments:?} {message}");
+    }
+}
+
+#[test]
+fn inspect_lists_what_is_there_and_fails_when_a_tensor_is_missing() {
+    let output = xqkv(&["inspect", "tests/data/mllama", "--ranks", "3"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("family           mllama\n"), "{text}");
+    assert!(text.contains("with cross-attention: 1, 3\n"), "{text}");
+    assert!(text.contains("unused         model.layers.1.cross_attn.q_norm.weight\n"), "{text}");
+    let copy = changed("tests/data/t5", "model.safetensors", |bytes| {
+        let name = b"block.1.layer.1.EncDecAttention.v";
+        let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+        bytes[at + name.len() - 1] = b'x';
+    });
+    let output = xqkv(&["inspect", copy.path().to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains("missing        decoder.block.1.layer.1.EncDecAttention.v.weight"),
+        "{text}"
+    );
+}
+
+#[test]
+fn info_tells_version_and_instruction_set() {
+    let output = xqkv(&["info"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(concat!("version          ", env!("CARGO_PKG_VERSION"))), "{text}");
+    assert!(text.contains("XQKV_INSTRUCTION_SET_"), "{text}");
+}
