@@ -1,1 +1,60 @@
-fn main() {}
+//! The project's own commands, the same for people and for CI.
+
+mod demo;
+mod python;
+#[allow(dead_code, reason = "the command uses the rest")]
+#[path = "../../src/bin/xqkv/reference.rs"]
+mod reference;
+mod run;
+mod steps;
+#[allow(dead_code, reason = "the command uses the rest")]
+#[path = "../../src/bin/xqkv/tensors.rs"]
+mod tensors;
+mod tools;
+
+use clap::{Parser, Subcommand};
+use run::Run;
+use std::process::ExitCode;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the main job from C on a Whisper checkpoint, by one rank and by two
+    Demo,
+    /// Runs every check, and lists those whose tool is missing
+    Test,
+    /// Writes include/xqkv.h anew from src/capi
+    Header {
+        /// Only check that it is current
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Demo => demo::run(),
+        Command::Test => steps::run(),
+        Command::Header { check } => header(check),
+    };
+    outcome.map_or_else(
+        |message| {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+/// Generates the header where tests/header.rs compares it.
+fn header(is_check: bool) -> Result<(), String> {
+    let test = Run::cargo(&["test", "--quiet", "--test", "header"]);
+    if is_check { test.succeed() } else { test.env("UPDATE_HEADER", "1").succeed() }
+}

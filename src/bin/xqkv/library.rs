@@ -17,8 +17,7 @@ use xqkv::capi::status::xqkv_status_name;
 use xqkv::capi::update::*;
 use xqkv::error::Status;
 
-/// What a call gave, or why it did not.
-pub type Outcome<T> = Result<T, String>;
+pub use crate::tensors::Outcome;
 
 /// Makes a call and turns its status and message into text.
 fn checked(call: impl FnOnce(*mut xqkv_error) -> Status) -> Outcome<()> {

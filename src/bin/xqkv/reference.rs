@@ -6,7 +6,7 @@ use xqkv::dtype::Dtype;
 /// rows · weightᵀ + bias in f64, and the sum of the terms' magnitudes, for each output.
 pub struct Reference {
     pub values: Vec<f64>,
-    magnitudes: Vec<f64>,
+    pub magnitudes: Vec<f64>,
     inner: usize,
 }
 

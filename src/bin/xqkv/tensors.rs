@@ -1,13 +1,15 @@
 //! Tensors of safetensors files as f32, read apart from the library's own reader, so that one
 //! checks the other.
 
-use crate::library::Outcome;
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use xqkv::dtype::{Element, bf16, f16};
+
+/// What a call gave, or why it did not.
+pub type Outcome<T> = Result<T, String>;
 
 /// One tensor.
 pub struct Tensor {

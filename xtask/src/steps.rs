@@ -1,0 +1,75 @@
+//! `cargo xtask test`: every check, one after the other; the failed and the missing at the end.
+
+use crate::run::Run;
+use crate::tools::{TOOLS, has};
+use crate::{demo, python};
+use std::time::Instant;
+
+/// One check. What it needs must be there, or it is not run.
+struct Step {
+    name: &'static str,
+    needs: &'static str,
+    run: fn() -> Result<(), String>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "format", needs: "rustfmt", run: format },
+    Step { name: "lints", needs: "cargo-clippy", run: lints },
+    Step { name: "tests", needs: "", run: tests },
+    Step { name: "demo", needs: "", run: demo::run },
+    Step { name: "example data", needs: "python3", run: example_data },
+];
+
+fn format() -> Result<(), String> {
+    Run::cargo(&["fmt", "--all", "--check"]).succeed()
+}
+
+fn lints() -> Result<(), String> {
+    let scope = ["clippy", "--quiet", "--workspace", "--all-targets", "--features", "cli"];
+    Run::cargo(&scope).args(&["--", "-D", "warnings"].map(str::to_owned)).succeed()
+}
+
+fn tests() -> Result<(), String> {
+    Run::cargo(&["test", "--workspace", "--features", "cli", "--no-fail-fast"]).succeed()
+}
+
+fn example_data() -> Result<(), String> {
+    Run::new(python::interpreter()?, &["tests/python/check_whisper_data.py"]).succeed()
+}
+
+/// Runs all steps; fails if one does, or in CI if one cannot be run.
+pub fn run() -> Result<(), String> {
+    let (mut lines, mut passed, mut failed) = (Vec::new(), 0, 0);
+    for step in STEPS.iter().filter(|step| step.needs.is_empty() || has(step.needs)) {
+        println!("\n== {} ==", step.name);
+        let begin = Instant::now();
+        let outcome = (step.run)();
+        let verdict =
+            outcome.map_or_else(|message| format!("FAILED ({message})"), |()| "ok".to_owned());
+        if verdict == "ok" {
+            passed += 1
+        } else {
+            failed += 1
+        }
+        lines.push(format!(
+            "{:<14} {:>6.1} s  {verdict}",
+            step.name,
+            begin.elapsed().as_secs_f64()
+        ));
+    }
+    println!("\n== summary ==\n{}", lines.join("\n"));
+    let missing = report_missing();
+    let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    failed += if in_ci { missing } else { 0 };
+    println!("\n{passed} passed, {failed} failed");
+    if failed == 0 { Ok(()) } else { Err("see the summary".to_owned()) }
+}
+
+/// Lists checks that could not be run, and counts them.
+fn report_missing() -> usize {
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
+    for tool in &missing {
+        println!("NOT RUN        {}: no {}; {}", tool.checks, tool.name, tool.install);
+    }
+    missing.len()
+}
