@@ -1,2 +1,67 @@
-//! The C suite.
-fn main() {}
+//! The C suite: every program of this folder against the shared and the static library, and once
+//! under valgrind; the header in every language standard; the exported symbols.
+
+#[path = "run/compile.rs"]
+mod compile;
+#[path = "run/symbols.rs"]
+mod symbols;
+
+use compile::{Library, folder, programs, tool};
+use std::process::Command;
+
+/// Runs a program with the folders it may need.
+fn run(mut command: Command, name: &str) {
+    let scratch = folder().join(format!("scratch_{name}"));
+    std::fs::create_dir_all(&scratch).unwrap();
+    let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/whisper");
+    let output = command.arg(checkpoint).arg(&scratch).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{name}: {}\n{out}{err}", output.status);
+    assert!(out.is_empty() && err.is_empty(), "{name} printed:\n{out}{err}");
+}
+
+#[test]
+fn every_program_passes_with_the_shared_library() {
+    for source in programs() {
+        let program = compile::program(&source, Library::Shared, &[]);
+        run(Command::new(&program), &source);
+    }
+}
+
+#[test]
+fn every_program_passes_with_the_static_library() {
+    for source in programs() {
+        let program = compile::program(&source, Library::Static, &[]);
+        run(Command::new(&program), &format!("{source}_static"));
+    }
+}
+
+#[test]
+fn valgrind_finds_no_error_and_no_leak() {
+    let Some(valgrind) = tool("valgrind", "valgrind") else {
+        return;
+    };
+    for source in programs() {
+        let program = compile::program(&source, Library::Shared, &[]);
+        let mut command = Command::new(&valgrind);
+        // Under valgrind a program is slow; it knows to do less of the same then.
+        command.env("XQKV_TEST_IS_SLOW", "1").args(["--quiet", "--error-exitcode=9"]);
+        command.args(["--leak-check=full", "--errors-for-leak-kinds=definite,indirect,possible"]);
+        command.arg("--suppressions=ctests/valgrind.supp").arg(program);
+        run(command, &format!("{source}_valgrind"));
+    }
+}
+
+#[test]
+fn the_header_is_c99_to_c17_and_cpp11_to_cpp20() {
+    let c = ["-std=c99", "-std=c11", "-std=c17"];
+    let cpp = ["-std=c++11", "-std=c++14", "-std=c++17", "-std=c++20"];
+    for (variable, default, standards) in
+        [("CC", "cc", &c[..]), ("CXX", "c++", &cpp[..]), ("", "clang", &c[..]), ("", "clang++", &cpp[..])]
+    {
+        if let Some(compiler) = tool(variable, default) {
+            standards.iter().for_each(|standard| compile::header(&compiler, standard));
+        }
+    }
+}

@@ -56,7 +56,7 @@ impl Run {
     }
 
     /// Whether it can be run and succeeds, what it prints not being seen.
-    pub fn is_there(mut self) -> bool {
+    pub fn can_run(mut self) -> bool {
         let quiet = self.0.stdout(Stdio::null()).stderr(Stdio::null());
         quiet.status().is_ok_and(|status| status.success())
     }

@@ -67,7 +67,7 @@ pub fn run() -> Result<(), String> {
 
 /// Lists checks that could not be run, and counts them.
 fn report_missing() -> usize {
-    let missing: Vec<_> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !tool.can_run()).collect();
     for tool in &missing {
         println!("NOT RUN        {}: no {}; {}", tool.checks, tool.name, tool.install);
     }

@@ -67,12 +67,12 @@ pub const TOOLS: &[Tool] = &[
 
 impl Tool {
     /// Whether it can be run here.
-    pub fn is_there(&self) -> bool {
-        Run::new(self.name, self.probe).is_there()
+    pub fn can_run(&self) -> bool {
+        Run::new(self.name, self.probe).can_run()
     }
 }
 
 /// Whether a tool of this name can be run here.
 pub fn has(name: &str) -> bool {
-    TOOLS.iter().find(|tool| tool.name == name).is_some_and(Tool::is_there)
+    TOOLS.iter().find(|tool| tool.name == name).is_some_and(Tool::can_run)
 }

@@ -1,0 +1,39 @@
+/* Checks for the C suite: each failed one prints where, what, and the library's message. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xqkv.h>
+
+static int check_failures;
+static xqkv_error error;
+
+static inline int check(int holds, const char *what, const char *file, int line) {
+    if (holds) return 1;
+    printf("%s:%d: %s\n    last message: %s\n", file, line, what, error.message);
+    check_failures++;
+    return 0;
+}
+
+/* A refusal has this status, no effect, and a message that speaks of this word. */
+static inline int check_refused(xqkv_status given, xqkv_status expected, const char *word, const char *file, int line) {
+    char what[256];
+    int holds = given == expected && error.status == expected && strstr(error.message, word) != NULL &&
+                xqkv_status_effect(given) == XQKV_EFFECT_NONE;
+    snprintf(what, sizeof what, "%s, expected %s about \"%s\"", xqkv_status_name(given), xqkv_status_name(expected), word);
+    return check(holds, what, file, line);
+}
+
+#define CHECK(condition) check((condition), #condition, __FILE__, __LINE__)
+#define CHECK_OK(call) check((call) == XQKV_STATUS_OK, #call, __FILE__, __LINE__)
+#define CHECK_REFUSED(status, word, call) check_refused((call), (status), (word), __FILE__, __LINE__)
+
+/* Every program ends with this: no handle may be left. */
+static inline int check_done(void) {
+    CHECK(xqkv_handle_count() == 0);
+    return check_failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+#endif

@@ -1,0 +1,108 @@
+/* Contexts: what they turn out to be, and options that are refused. */
+#include "check.h"
+
+static xqkv_context_options defaults(void) {
+    xqkv_context_options options;
+    CHECK_OK(xqkv_context_options_init(&options, sizeof options));
+    return options;
+}
+
+static void defaults_make_a_host_context(void) {
+    xqkv_context *context = NULL;
+    xqkv_context_info info;
+    CHECK_OK(xqkv_context_create(NULL, &context, &error));
+    CHECK_OK(xqkv_context_info_init(&info, sizeof info));
+    CHECK_OK(xqkv_context_get_info(context, &info, &error));
+    CHECK(info.backend == XQKV_BACKEND_HOST && info.device == 0 && info.thread_count >= 1);
+    CHECK(info.instruction_set >= XQKV_INSTRUCTION_SET_PORTABLE);
+    CHECK(xqkv_handle_count() == 1);
+    CHECK_OK(xqkv_context_destroy(context, &error));
+    CHECK_OK(xqkv_context_destroy(NULL, &error));
+}
+
+static void threads_and_instructions_are_as_asked(void) {
+    xqkv_context_options options = defaults();
+    xqkv_context_info info;
+    xqkv_context *context = NULL;
+    options.backend = XQKV_BACKEND_HOST;
+    options.thread_count = 3;
+    options.instruction_set = XQKV_INSTRUCTION_SET_PORTABLE;
+    CHECK_OK(xqkv_context_create(&options, &context, &error));
+    CHECK_OK(xqkv_context_info_init(&info, sizeof info));
+    CHECK_OK(xqkv_context_get_info(context, &info, &error));
+    CHECK(info.thread_count == 3 && info.instruction_set == XQKV_INSTRUCTION_SET_PORTABLE);
+    CHECK_OK(xqkv_context_destroy(context, &error));
+}
+
+static void refused(xqkv_context_options options, xqkv_status status, const char *word) {
+    xqkv_context *context = NULL;
+    CHECK_REFUSED(status, word, xqkv_context_create(&options, &context, &error));
+    CHECK(context == NULL);
+}
+
+#define REFUSED(field, value, status)                    \
+    do {                                                 \
+        xqkv_context_options options = defaults();       \
+        options.field = (value);                         \
+        refused(options, (status), #field);              \
+    } while (0)
+
+static void *no_memory(int64_t bytes, int64_t alignment, void *stream, void *user) {
+    return (void)bytes, (void)alignment, (void)stream, user;
+}
+
+static void nothing_freed(void *memory, int64_t bytes, void *stream, void *user) {
+    (void)memory, (void)bytes, (void)stream, (void)user;
+}
+
+static void no_tasks(int64_t count, xqkv_task task, void *task_user, void *user) {
+    (void)count, (void)task, (void)task_user, (void)user;
+}
+
+static void bad_options_are_refused(void) {
+    int something = 0;
+    REFUSED(backend, 9, XQKV_STATUS_INVALID_ENUM);
+    REFUSED(backend, -1, XQKV_STATUS_INVALID_ENUM);
+    REFUSED(device, 1, XQKV_STATUS_INVALID_ARGUMENT);
+    REFUSED(thread_count, -1, XQKV_STATUS_INVALID_ARGUMENT);
+    REFUSED(thread_count, 1025, XQKV_STATUS_INVALID_ARGUMENT);
+    REFUSED(instruction_set, 77, XQKV_STATUS_INVALID_ENUM);
+    REFUSED(log_level, 5, XQKV_STATUS_INVALID_ENUM);
+    REFUSED(allocate, no_memory, XQKV_STATUS_NOT_SUPPORTED);
+    REFUSED(free, nothing_freed, XQKV_STATUS_NOT_SUPPORTED);
+    REFUSED(parallel_for, no_tasks, XQKV_STATUS_NOT_SUPPORTED);
+    REFUSED(cuda_context, &something, XQKV_STATUS_NOT_SUPPORTED);
+    REFUSED(cublaslt_handle, &something, XQKV_STATUS_NOT_SUPPORTED);
+    xqkv_context_options cuda = defaults();
+    cuda.backend = XQKV_BACKEND_CUDA;
+    refused(cuda, XQKV_STATUS_NOT_SUPPORTED, "XQKV_BACKEND_HOST");
+}
+
+static void sizes_and_nulls_are_refused(void) {
+    static const uint32_t sizes[] = {0, sizeof(xqkv_context_options) - 1, sizeof(xqkv_context_options) + 4, UINT32_MAX};
+    xqkv_context_options options = defaults();
+    xqkv_context *context = NULL;
+    xqkv_context_info info;
+    for (size_t at = 0; at < sizeof sizes / sizeof *sizes; at++) {
+        options.struct_size = sizes[at];
+        refused(options, XQKV_STATUS_INVALID_STRUCT_SIZE, "struct_size");
+        CHECK(xqkv_context_options_init(&options, sizes[at]) == XQKV_STATUS_INVALID_STRUCT_SIZE);
+    }
+    CHECK(xqkv_context_options_init(NULL, sizeof options) == XQKV_STATUS_NULL_ARGUMENT);
+    CHECK(xqkv_context_info_init(NULL, sizeof info) == XQKV_STATUS_NULL_ARGUMENT);
+    CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "context", xqkv_context_create(NULL, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "context", xqkv_context_get_info(NULL, &info, &error));
+    CHECK_OK(xqkv_context_create(NULL, &context, &error));
+    CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "info", xqkv_context_get_info(context, NULL, &error));
+    info.struct_size = 3;
+    CHECK_REFUSED(XQKV_STATUS_INVALID_STRUCT_SIZE, "info", xqkv_context_get_info(context, &info, &error));
+    CHECK_OK(xqkv_context_destroy(context, &error));
+}
+
+int main(void) {
+    defaults_make_a_host_context();
+    threads_and_instructions_are_as_asked();
+    bad_options_are_refused();
+    sizes_and_nulls_are_refused();
+    return check_done();
+}

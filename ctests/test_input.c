@@ -1,0 +1,109 @@
+/* Inputs: what is absent, how rows lie, any dtype, and what is refused. */
+#include "fixture.h"
+
+static xqkv_projection *projection;
+
+static void null_and_zero_rows_are_absent_whatever_else_is_set(void) {
+    static outputs out;
+    xqkv_forward call = test_call(&out, 3, 4);
+    poison(&out);
+    call.encoder.data = NULL, call.encoder.rows = -9, call.encoder.dtype = 77;
+    memset(&call.key, 0xff, sizeof call.key);
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK(has_rows(&out, QUERY, 0, 3, 0) && isnan(out.parts[KEY][0]) && isnan(out.parts[VALUE][0]));
+    call = test_call(&out, 3, 4);
+    poison(&out);
+    call.decoder.rows = 0, call.decoder.row_stride = -1;
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK(isnan(out.parts[QUERY][0]) && has_rows(&out, KEY, 0, 4, 0) && has_rows(&out, VALUE, 0, 4, 0));
+    call.encoder.rows = 0;
+    CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "both absent", xqkv_projection_forward(projection, &call, NULL, &error));
+}
+
+static void rows_may_lie_at_a_stride(void) {
+    static outputs out;
+    float rows[3 * 11];
+    for (int at = 0; at < 3 * 11; at++) rows[at] = at % 11 < DECODER_WIDTH ? test_row(at / 11, at % 11) : NAN;
+    xqkv_forward call = test_call(&out, 3, 0);
+    poison(&out);
+    call.decoder.data = rows, call.decoder.row_stride = 11;
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK(has_rows(&out, QUERY, 0, 3, 0));
+}
+
+static void rows_of_every_dtype_are_widened_exactly(void) {
+    static outputs out;
+    uint16_t half[MOST_ROWS * DECODER_WIDTH], bfloat[MOST_ROWS * DECODER_WIDTH];
+    static const uint16_t halves[] = {0xc200, 0xc000, 0xbc00, 0, 0x3c00, 0x4000, 0x4200};
+    static const uint16_t bfloats[] = {0xc040, 0xc000, 0xbf80, 0, 0x3f80, 0x4000, 0x4040};
+    for (int at = 0; at < MOST_ROWS * DECODER_WIDTH; at++) {
+        int value = (int)test_row(at / DECODER_WIDTH, at % DECODER_WIDTH);
+        half[at] = halves[value + 3], bfloat[at] = bfloats[value + 3];
+    }
+    for (int dtype = XQKV_DTYPE_F16; dtype <= XQKV_DTYPE_BF16; dtype++) {
+        xqkv_forward call = test_call(&out, 9, 0);
+        poison(&out);
+        call.decoder.data = dtype == XQKV_DTYPE_F16 ? half : bfloat, call.decoder.dtype = dtype;
+        CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+        CHECK(has_rows(&out, QUERY, 0, 9, 0));
+    }
+}
+
+#define REFUSED(field, value, status, word)                                                               \
+    do {                                                                                                  \
+        static outputs out;                                                                               \
+        xqkv_forward call = test_call(&out, 3, 4);                                                        \
+        poison(&out);                                                                                     \
+        call.field = (value);                                                                             \
+        CHECK_REFUSED((status), (word), xqkv_projection_forward(projection, &call, NULL, &error));        \
+        CHECK(is_poisoned(&out));                                                                         \
+        call = test_call(&out, 3, 4);                                                                     \
+        CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));                               \
+    } while (0)
+
+static void bad_inputs_are_refused(void) {
+    static const int64_t list[] = {0, 1, 2};
+    const char *odd = (const char *)test_rows(QUERY) + 2;
+    REFUSED(decoder.rows, -3, XQKV_STATUS_INVALID_ARGUMENT, "decoder.rows is -3");
+    REFUSED(encoder.rows, INT64_MIN, XQKV_STATUS_INVALID_ARGUMENT, "encoder.rows");
+    REFUSED(decoder.rows, INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "decoder");
+    REFUSED(encoder.rows, (INT64_C(1) << 62) / 7, XQKV_STATUS_SIZE_OVERFLOW, "encoder");
+    REFUSED(decoder.dtype, 0, XQKV_STATUS_INVALID_ENUM, "decoder.dtype is 0");
+    REFUSED(encoder.dtype, 4, XQKV_STATUS_INVALID_ENUM, "encoder.dtype is 4");
+    REFUSED(decoder.row_stride, 4, XQKV_STATUS_INVALID_STRIDE, "decoder.row_stride is 4");
+    REFUSED(encoder.row_stride, -7, XQKV_STATUS_INVALID_STRIDE, "encoder.row_stride is -7");
+    REFUSED(encoder.row_stride, INT64_MAX / 2, XQKV_STATUS_SIZE_OVERFLOW, "encoder");
+    REFUSED(decoder.data, odd, XQKV_STATUS_MISALIGNED, "decoder.data");
+    REFUSED(decoder.row_list, list, XQKV_STATUS_NOT_SUPPORTED, "decoder.row_list");
+    REFUSED(encoder.buffer_rows, 8, XQKV_STATUS_INVALID_ARGUMENT, "encoder.buffer_rows");
+    REFUSED(encoder.reserved, 1, XQKV_STATUS_INVALID_ARGUMENT, "encoder.reserved");
+}
+
+static void a_side_without_heads_may_not_be_given(void) {
+    static outputs out;
+    xqkv_context *context = test_context(1);
+    xqkv_spec spec = test_spec();
+    xqkv_projection *query_only = NULL, *key_value_only = NULL;
+    xqkv_forward call = test_call(&out, 1, 0);
+    spec.key_value_heads = 0;
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &query_only, &error));
+    spec = test_spec(), spec.query_heads = 0;
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &key_value_only, &error));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "no query heads", xqkv_projection_forward(key_value_only, &call, NULL, &error));
+    call = test_call(&out, 0, 1);
+    CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "no key/value heads", xqkv_projection_forward(query_only, &call, NULL, &error));
+    CHECK_OK(xqkv_projection_destroy(query_only, &error));
+    CHECK_OK(xqkv_projection_destroy(key_value_only, &error));
+    CHECK_OK(xqkv_context_destroy(context, &error));
+}
+
+int main(void) {
+    projection = ready_projection(1);
+    null_and_zero_rows_are_absent_whatever_else_is_set();
+    rows_may_lie_at_a_stride();
+    rows_of_every_dtype_are_widened_exactly();
+    bad_inputs_are_refused();
+    a_side_without_heads_may_not_be_given();
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+    return check_done();
+}

@@ -1,0 +1,49 @@
+/* Executed multiply-adds are the necessary ones, in each of the three calls. */
+#include "fixture.h"
+
+static xqkv_stats counted(const xqkv_projection *projection, int decoder_rows, int encoder_rows, int layers) {
+    static outputs out;
+    xqkv_stats stats;
+    xqkv_forward call = test_call(&out, decoder_rows, encoder_rows);
+    CHECK_OK(xqkv_stats_init(&stats, sizeof stats));
+    call.layer_count = layers;
+    CHECK_OK(xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK(stats.struct_size == sizeof stats && stats.plans_made == 0 && stats.weights_version == 1);
+    return stats;
+}
+
+static void executed_is_necessary(const xqkv_projection *projection) {
+    for (int rows = 1; rows <= 9; rows++) {
+        int64_t query = rows * 12 * 5, key_value = rows * (6 + 4) * 7;
+        CHECK(counted(projection, rows, 0, 1).multiply_adds == query);
+        CHECK(counted(projection, rows, rows, 1).multiply_adds == query + key_value);
+        CHECK(counted(projection, 0, rows, 1).multiply_adds == key_value);
+        CHECK(counted(projection, 0, rows, 2).multiply_adds == 2 * key_value);
+        /* Lanes up to a multiple of 32 are counted apart. */
+        CHECK(counted(projection, rows, 0, 1).padding_multiply_adds == rows * (32 - 12) * 5);
+        CHECK(counted(projection, 0, rows, 1).padding_multiply_adds == rows * (32 - 6 + 32 - 4) * 7);
+    }
+    CHECK(counted(projection, 1, 0, 1).matmuls == 1);
+    CHECK(counted(projection, 1, 1, 1).matmuls == 3);
+    CHECK(counted(projection, 0, 1, 2).matmuls == 4);
+}
+
+static void bad_stats_are_refused_before_anything_runs(const xqkv_projection *projection) {
+    static outputs out;
+    xqkv_stats stats;
+    xqkv_forward call = test_call(&out, 1, 1);
+    poison(&out);
+    CHECK(xqkv_stats_init(NULL, sizeof stats) == XQKV_STATUS_NULL_ARGUMENT);
+    CHECK(xqkv_stats_init(&stats, sizeof stats + 8) == XQKV_STATUS_INVALID_STRUCT_SIZE);
+    stats.struct_size = 1, stats.multiply_adds = -7;
+    CHECK_REFUSED(XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_stats", xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK(stats.multiply_adds == -7 && is_poisoned(&out));
+}
+
+int main(void) {
+    xqkv_projection *projection = ready_projection(2);
+    executed_is_necessary(projection);
+    bad_stats_are_refused_before_anything_runs(projection);
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+    return check_done();
+}

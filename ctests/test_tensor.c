@@ -1,0 +1,144 @@
+/* Tensors: fused and single, whole and cut, strided, of any dtype and alignment; and those that are refused. */
+#include "fixture.h"
+
+static xqkv_projection *projection;
+
+/* Runs prefill of layer 0 and checks all three parts. */
+static void check_layer(const xqkv_projection *checked) {
+    static outputs out;
+    xqkv_forward call = test_call(&out, 3, 4);
+    poison(&out);
+    CHECK_OK(xqkv_projection_forward(checked, &call, NULL, &error));
+    for (int part = QUERY; part <= VALUE; part++) CHECK(has_rows(&out, part, 0, part == QUERY ? 3 : 4, 0));
+}
+
+static xqkv_update *begin(void) {
+    xqkv_update *update = NULL;
+    CHECK_OK(xqkv_update_begin(projection, &update, &error));
+    return update;
+}
+
+/* [Wk; Wv] with rows 9 elements apart, beginning one byte off any alignment. */
+static void a_fused_strided_unaligned_weight_is_cut_right(void) {
+    enum { STRIDE = 9, ROWS = 10 };
+    static char bytes[ROWS * STRIDE * sizeof(float) + 1];
+    xqkv_update *update = begin();
+    for (int row = 0; row < ROWS; row++)
+        for (int input = 0; input < ENCODER_WIDTH; input++) {
+            float weight = row < 6 ? test_weight(KEY, 0, row, input, 0) : test_weight(VALUE, 0, row - 6, input, 0);
+            memcpy(bytes + 1 + (row * STRIDE + input) * sizeof(float), &weight, sizeof weight);
+        }
+    xqkv_tensor tensor = test_tensor(bytes + 1, ROWS, ENCODER_WIDTH);
+    tensor.row_stride = STRIDE;
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_KEY_VALUE, XQKV_KIND_WEIGHT, &tensor, &error));
+    CHECK_OK(put_weight(update, 0, QUERY, 0));
+    CHECK_OK(put_bias(update, 0, QUERY));
+    CHECK_OK(put_bias(update, 0, VALUE));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    check_layer(projection);
+}
+
+static void other_dtypes_are_taken_when_asked(void) {
+    uint16_t weight[12 * DECODER_WIDTH];
+    for (int at = 0; at < 12 * DECODER_WIDTH; at++) {
+        float exact = test_weight(QUERY, 0, at / DECODER_WIDTH, at % DECODER_WIDTH, 0);
+        uint32_t bits;
+        memcpy(&bits, &exact, sizeof bits);
+        weight[at] = (uint16_t)(bits >> 16); /* small integers are exact in bf16 */
+    }
+    xqkv_update *update = begin();
+    xqkv_tensor tensor = test_tensor(weight, 12, DECODER_WIDTH);
+    tensor.dtype = XQKV_DTYPE_BF16;
+    CHECK_REFUSED(XQKV_STATUS_INVALID_DTYPE, "XQKV_DTYPE_BF16",
+                  xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
+    tensor.convert = 1;
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    check_layer(projection);
+}
+
+/* The second of two ranks gets its own rows only. */
+static void a_cut_tensor_is_taken_as_it_is(const xqkv_context *context) {
+    static outputs out;
+    float weight[6 * DECODER_WIDTH], bias[6];
+    xqkv_projection_options options;
+    xqkv_update *update = NULL;
+    CHECK_OK(xqkv_projection_options_init(&options, sizeof options));
+    options.rank = 1, options.rank_count = 2;
+    xqkv_projection *second = test_projection(context, &options);
+    for (int at = 0; at < 6 * DECODER_WIDTH; at++)
+        weight[at] = test_weight(QUERY, 0, 6 + at / DECODER_WIDTH, at % DECODER_WIDTH, 0);
+    for (int at = 0; at < 6; at++) bias[at] = test_bias(QUERY, 6 + at);
+    xqkv_tensor tensor = test_tensor(weight, 6, DECODER_WIDTH);
+    CHECK_OK(xqkv_update_begin(second, &update, &error));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_SHAPE, "needs [12, 5]",
+                  xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
+    tensor.extent = XQKV_EXTENT_SHARD;
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
+    tensor = test_tensor(bias, 6, 0);
+    tensor.extent = XQKV_EXTENT_SHARD;
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_BIAS, &tensor, &error));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    xqkv_forward call = test_call(&out, 2, 0);
+    poison(&out);
+    CHECK_OK(xqkv_projection_forward(second, &call, NULL, &error));
+    for (int at = 0; at < 12; at++) CHECK(out.parts[QUERY][at] == test_result(QUERY, 0, at / 6, 6 + at % 6, 0));
+    CHECK_OK(xqkv_projection_destroy(second, &error));
+}
+
+#define REFUSED(field, value, status, word)                                                                         \
+    do {                                                                                                            \
+        float weight[12 * DECODER_WIDTH] = {0};                                                                     \
+        xqkv_tensor tensor = test_tensor(weight, 12, DECODER_WIDTH);                                                \
+        tensor.field = (value);                                                                                     \
+        CHECK_REFUSED((status), (word),                                                                             \
+                      xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));              \
+    } while (0)
+
+static void bad_tensors_are_refused_and_the_update_goes_on(void) {
+    xqkv_update *update = begin();
+    int something = 0;
+    REFUSED(struct_size, 0, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_tensor");
+    REFUSED(struct_size, sizeof(xqkv_tensor) + 4, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_tensor");
+    REFUSED(data, NULL, XQKV_STATUS_NULL_ARGUMENT, "tensor.data");
+    REFUSED(dtype, 0, XQKV_STATUS_INVALID_ENUM, "dtype");
+    REFUSED(rows, 11, XQKV_STATUS_INVALID_SHAPE, "[11, 5]");
+    REFUSED(rows, -12, XQKV_STATUS_INVALID_SHAPE, "-12");
+    REFUSED(rows, INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "2^63");
+    REFUSED(columns, 4, XQKV_STATUS_INVALID_SHAPE, "needs [12, 5]");
+    REFUSED(columns, -5, XQKV_STATUS_INVALID_SHAPE, "-5");
+    REFUSED(row_stride, 4, XQKV_STATUS_INVALID_STRIDE, "row_stride");
+    REFUSED(row_stride, INT64_MIN, XQKV_STATUS_INVALID_STRIDE, "row_stride");
+    REFUSED(row_stride, INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "row_stride");
+    REFUSED(extent, 2, XQKV_STATUS_INVALID_ENUM, "extent");
+    REFUSED(convert, 2, XQKV_STATUS_INVALID_ARGUMENT, "convert");
+    REFUSED(layout, XQKV_LAYOUT_IN_OUT, XQKV_STATUS_NOT_SUPPORTED, "XQKV_LAYOUT_OUT_IN");
+    REFUSED(layout, 2, XQKV_STATUS_INVALID_ENUM, "layout");
+    REFUSED(fused_order, XQKV_FUSED_ORDER_PER_HEAD, XQKV_STATUS_NOT_SUPPORTED, "CONCATENATED");
+    REFUSED(fused_order, -1, XQKV_STATUS_INVALID_ENUM, "fused_order");
+    REFUSED(memory, XQKV_MEMORY_DEVICE, XQKV_STATUS_NOT_SUPPORTED, "XQKV_MEMORY_HOST");
+    REFUSED(memory, 5, XQKV_STATUS_INVALID_ENUM, "memory");
+    REFUSED(ownership, XQKV_OWNERSHIP_BORROW, XQKV_STATUS_NOT_SUPPORTED, "XQKV_OWNERSHIP_COPY");
+    REFUSED(ownership, 5, XQKV_STATUS_INVALID_ENUM, "ownership");
+    REFUSED(scale, &something, XQKV_STATUS_NOT_SUPPORTED, "scale");
+    REFUSED(scale_dtype, XQKV_DTYPE_F32, XQKV_STATUS_NOT_SUPPORTED, "scale");
+    REFUSED(scale_block_rows, 32, XQKV_STATUS_NOT_SUPPORTED, "scale");
+    REFUSED(scale_block_columns, 32, XQKV_STATUS_NOT_SUPPORTED, "scale");
+    REFUSED(reserved, 1, XQKV_STATUS_INVALID_ARGUMENT, "reserved");
+    CHECK_OK(put_weight(update, 0, QUERY, 0));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    check_layer(projection);
+}
+
+int main(void) {
+    xqkv_context *context = test_context(1);
+    projection = test_projection(context, NULL);
+    a_fused_strided_unaligned_weight_is_cut_right();
+    other_dtypes_are_taken_when_asked();
+    a_cut_tensor_is_taken_as_it_is(context);
+    bad_tensors_are_refused_and_the_update_goes_on();
+    CHECK(xqkv_tensor_init(NULL, sizeof(xqkv_tensor)) == XQKV_STATUS_NULL_ARGUMENT);
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+    CHECK_OK(xqkv_context_destroy(context, &error));
+    return check_done();
+}
