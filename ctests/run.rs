@@ -48,7 +48,7 @@ fn valgrind_finds_no_error_and_no_leak() {
         // Under valgrind a program is slow; it knows to do less of the same then.
         command.env("XQKV_TEST_IS_SLOW", "1").args(["--quiet", "--error-exitcode=9"]);
         command.args(["--leak-check=full", "--errors-for-leak-kinds=definite,indirect,possible"]);
-        command.arg("--suppressions=ctests/valgrind.supp").arg(program);
+        command.arg("--child-silent-after-fork=yes").arg(program);
         run(command, &format!("{source}_valgrind"));
     }
 }
@@ -57,9 +57,12 @@ fn valgrind_finds_no_error_and_no_leak() {
 fn the_header_is_c99_to_c17_and_cpp11_to_cpp20() {
     let c = ["-std=c99", "-std=c11", "-std=c17"];
     let cpp = ["-std=c++11", "-std=c++14", "-std=c++17", "-std=c++20"];
-    for (variable, default, standards) in
-        [("CC", "cc", &c[..]), ("CXX", "c++", &cpp[..]), ("", "clang", &c[..]), ("", "clang++", &cpp[..])]
-    {
+    for (variable, default, standards) in [
+        ("CC", "cc", &c[..]),
+        ("CXX", "c++", &cpp[..]),
+        ("", "clang", &c[..]),
+        ("", "clang++", &cpp[..]),
+    ] {
         if let Some(compiler) = tool(variable, default) {
             standards.iter().for_each(|standard| compile::header(&compiler, standard));
         }

@@ -64,7 +64,8 @@ static void sixteen_bit_outputs_are_written(void) {
             memcpy(&bits, &expected, sizeof bits);
             /* Integers below 256 are exact in both; f16 has a smaller exponent and a longer fraction. */
             uint16_t bfloat = (uint16_t)(bits >> 16);
-            uint16_t half = expected == 0 ? 0 : (uint16_t)((bits >> 16 & 0x8000) | ((bits >> 13) - (112 << 10)) & 0x7fff);
+            uint32_t sign = bits >> 16 & 0x8000, magnitude = (bits & INT32_MAX) >> 13;
+            uint16_t half = expected == 0 ? 0 : (uint16_t)(sign | (magnitude - (112 << 10)));
             CHECK(elements[at] == (dtype == XQKV_DTYPE_F16 ? half : bfloat));
         }
         CHECK(elements[ROWS * 12] == 0xffff);

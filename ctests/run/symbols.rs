@@ -13,7 +13,8 @@ fn listed(path: &str) -> String {
 fn dynamic(kind: &str) -> Option<BTreeSet<String>> {
     let nm = tool("NM", "nm")?;
     let library = library_folder().join("libxqkv.so");
-    let output = Command::new(nm).args(["-D", kind, "--format=posix"]).arg(library).output().unwrap();
+    let output =
+        Command::new(nm).args(["-D", kind, "--format=posix"]).arg(library).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let name = |line: &str| line.split([' ', '@']).next().unwrap_or("").to_owned();
@@ -37,7 +38,11 @@ fn declared() -> BTreeSet<String> {
 fn exported_symbols_are_the_header_s_and_the_committed_list_s() {
     let committed: BTreeSet<String> =
         listed("ctests/symbols.txt").lines().map(str::to_owned).collect();
-    assert_eq!(declared(), committed, "ctests/symbols.txt is stale: is the change of the ABI meant?");
+    assert_eq!(
+        declared(),
+        committed,
+        "ctests/symbols.txt is stale: is the change of the ABI meant?"
+    );
     if let Some(exported) = dynamic("--defined-only") {
         assert_eq!(exported, committed);
     }

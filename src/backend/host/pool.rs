@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+/// Many times what a task needs.
+const STACK_BYTES: usize = 512 << 10;
+
 /// The threads of one context.
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -179,7 +182,9 @@ fn worker(number: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>, Error> {
             shared.leave(caught(|| job.take_part()).err());
         }
     };
-    let builder = std::thread::Builder::new().name(format!("xqkv-{number}"));
+    // A size of our own, since std would otherwise read it from the environment.
+    let builder =
+        std::thread::Builder::new().name(format!("xqkv-{number}")).stack_size(STACK_BYTES);
     builder.spawn(body).map_err(|error| {
         let message = format!("thread {number} could not be started: {error}; ask for fewer");
         Error::new(Status::ThreadFailed, message)

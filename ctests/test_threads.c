@@ -1,0 +1,117 @@
+/* Threads: forwards side by side, against commits, against destroy, and in the child of a fork. */
+#include "fixture.h"
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { THREADS = 4 };
+
+static xqkv_projection *projection;
+static int rounds = 400;
+
+/* Nonzero if a call of every part ran on exactly one generation, the one that stats name. */
+static int forward_is_whole(xqkv_status *status) {
+    outputs *out = malloc(sizeof *out);
+    xqkv_error own;
+    xqkv_stats stats;
+    xqkv_forward call = test_call(out, 3, 4);
+    poison(out);
+    xqkv_stats_init(&stats, sizeof stats);
+    *status = xqkv_projection_forward(projection, &call, &stats, &own);
+    int generation = (int)(stats.weights_version - 1) % 3, whole = 1;
+    for (int part = QUERY; *status == XQKV_STATUS_OK && part <= VALUE; part++)
+        whole &= has_rows(out, part, 0, part == QUERY ? 3 : 4, generation);
+    free(out);
+    return whole;
+}
+
+static void *run_forwards(void *failed) {
+    for (int round = 0; round < rounds; round++) {
+        xqkv_status status;
+        int whole = forward_is_whole(&status);
+        if (status == XQKV_STATUS_INVALID_HANDLE) break;
+        *(int *)failed |= status != XQKV_STATUS_OK || !whole;
+    }
+    return NULL;
+}
+
+/* Runs forwards on several threads while `meanwhile` does its own on this one. */
+static void beside_forwards(void (*meanwhile)(void)) {
+    pthread_t threads[THREADS];
+    int failed[THREADS] = {0};
+    for (int thread = 0; thread < THREADS; thread++) pthread_create(&threads[thread], NULL, run_forwards, &failed[thread]);
+    meanwhile();
+    for (int thread = 0; thread < THREADS; thread++) {
+        pthread_join(threads[thread], NULL);
+        CHECK(!failed[thread]);
+    }
+}
+
+static void nothing(void) {}
+
+static void commit_generations(void) {
+    for (int generation = 1; generation <= rounds / 10; generation++) load(projection, generation % 3);
+}
+
+static void destroy(void) {
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection", xqkv_projection_destroy(projection, &error));
+}
+
+/* The child has none of the pool's threads; it does the work alone, and may destroy what it inherited. It ends by a
+   signal, since valgrind would otherwise count as leaked what belongs to the threads that it does not have. */
+static void the_child_of_a_fork_can_go_on(void) {
+    int status = -1;
+    pid_t child = fork();
+    if (child == 0) {
+        xqkv_status forward_status;
+        int whole = forward_is_whole(&forward_status) && forward_status == XQKV_STATUS_OK;
+        if (whole && xqkv_projection_destroy(projection, NULL) == XQKV_STATUS_OK) kill(getpid(), SIGKILL);
+        _exit(1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* Enough work that the pool is used: every row of a batch has the bits it has alone, on any number of threads. */
+static void large_calls_give_the_same_bits_on_any_number_of_threads(void) {
+    enum { ROWS = 300, WIDTH = 64 };
+    static float weight[WIDTH * WIDTH], rows[ROWS * WIDTH], first[ROWS * WIDTH], other[ROWS * WIDTH];
+    for (int at = 0; at < WIDTH * WIDTH; at++) weight[at] = (float)(at % 1013) * 0.001f;
+    for (int at = 0; at < ROWS * WIDTH; at++) rows[at] = (float)(at % 997) * 0.01f;
+    for (int threads = 1; threads <= 3; threads++) {
+        xqkv_context *context = test_context(threads);
+        xqkv_spec spec = test_spec();
+        xqkv_projection *large = NULL;
+        xqkv_update *update = NULL;
+        xqkv_forward call;
+        spec.decoder_width = WIDTH, spec.query_heads = 2, spec.head_width = 32, spec.query_bias = 0, spec.layer_count = 1;
+        CHECK_OK(xqkv_projection_create(context, &spec, NULL, &large, &error));
+        CHECK_OK(xqkv_update_begin(large, &update, &error));
+        xqkv_tensor tensor = test_tensor(weight, WIDTH, WIDTH);
+        CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
+        CHECK_OK(xqkv_update_commit(update, NULL, &error));
+        CHECK_OK(xqkv_forward_init(&call, sizeof call));
+        call.decoder.data = rows, call.decoder.rows = ROWS, call.decoder.dtype = call.query.dtype = XQKV_DTYPE_F32;
+        call.query.data = threads == 1 ? first : other;
+        CHECK_OK(xqkv_projection_forward(large, &call, NULL, &error));
+        CHECK(threads == 1 || memcmp(first, other, sizeof first) == 0);
+        call.decoder.data = rows + 7 * WIDTH, call.decoder.rows = 1, call.query.data = other;
+        CHECK_OK(xqkv_projection_forward(large, &call, NULL, &error));
+        CHECK(memcmp(first + 7 * WIDTH, other, WIDTH * sizeof(float)) == 0);
+        CHECK_OK(xqkv_projection_destroy(large, &error));
+        CHECK_OK(xqkv_context_destroy(context, &error));
+    }
+}
+
+int main(void) {
+    if (getenv("XQKV_TEST_IS_SLOW") != NULL) rounds = 20;
+    test_rows(QUERY), test_rows(KEY);
+    projection = ready_projection(3);
+    beside_forwards(nothing);
+    beside_forwards(commit_generations);
+    the_child_of_a_fork_can_go_on();
+    beside_forwards(destroy);
+    large_calls_give_the_same_bits_on_any_number_of_threads();
+    return check_done();
+}
