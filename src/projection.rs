@@ -67,9 +67,9 @@ struct PartWeights {
 
 impl Projection {
     /// A projection without weights, for a checked spec and its shard.
-    pub fn new(backend: Arc<dyn Backend>, spec: Spec, shard: Shard) -> Result<Self, Error> {
+    pub fn new(backend: Arc<dyn Backend>, spec: Spec, shard: Shard) -> Self {
         let (current, committing) = (RwLock::default(), Mutex::new(()));
-        Ok(Self { backend, spec, shard, current, committing })
+        Self { backend, spec, shard, current, committing }
     }
 
     /// The uncut layers.

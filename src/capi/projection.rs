@@ -150,7 +150,7 @@ pub unsafe extern "C" fn xqkv_projection_create(
         let (spec, options) = unsafe { (read_spec(spec)?, read_options(options)?) };
         ensure_pointer(projection, "projection")?;
         let shard = Shard::cut(&spec, options.split, options.layers)?;
-        let made = Projection::new(context.backend.clone(), spec, shard)?;
+        let made = Projection::new(context.backend.clone(), spec, shard);
         let held = Held { projection: made, log: context.log.clone() };
         // SAFETY: not NULL and aligned.
         unsafe { *projection = handle::insert(Arc::new(held))? };

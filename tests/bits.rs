@@ -1,0 +1,102 @@
+//! A row's bits depend on the row and the weights alone: not on the batch it came in, the threads
+//! or the ranks.
+
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "common/case.rs"]
+mod case;
+#[allow(dead_code, reason = "the command uses the rest")]
+#[path = "../src/bin/xqkv/reference.rs"]
+mod reference;
+
+use case::{Case, Elements, Random, host, prefill, square};
+use xqkv::backend::InstructionSet;
+use xqkv::dtype::Dtype;
+use xqkv::projection::Projection;
+use xqkv::shard::{Split, balanced};
+use xqkv::spec::Part;
+
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+const ROWS: usize = 257;
+
+fn whisper(inner: i64, heads: i64, dtype: Dtype) -> (Case, Elements) {
+    let case = Case::new(square(inner, heads, 64, dtype), 20);
+    let rows = Random::new(21).numbers(ROWS * inner as usize);
+    (case, Elements::rounded(&rows, dtype))
+}
+
+/// The first rows of some.
+fn first(rows: &Elements, inner: i64, begin: usize, count: usize) -> Elements {
+    let row = inner as usize * rows.dtype.bytes();
+    Elements { dtype: rows.dtype, bytes: rows.bytes[begin * row..(begin + count) * row].to_vec() }
+}
+
+/// All parts' bytes.
+fn run(ranks: &[Projection], decoder: &Elements, encoder: &Elements) -> [Vec<u8>; 3] {
+    let outputs = prefill(ranks, decoder, encoder, Dtype::F32).0;
+    Part::ALL.map(|part| outputs.0[part].bytes.clone())
+}
+
+#[test]
+fn a_row_alone_has_the_bits_it_has_in_any_batch() {
+    let backend = host(2, None).unwrap();
+    for dtype in DTYPES {
+        let (case, rows) = whisper(384, 6, dtype);
+        let projection = [case.whole(&backend)];
+        let all = run(&projection, &rows, &rows);
+        let row_bytes = 384 * 4;
+        for count in (1..=64).chain([100, 200]) {
+            for begin in [0, 1, 56] {
+                let some = first(&rows, 384, begin, count);
+                for (some, all) in run(&projection, &some, &some).iter().zip(&all) {
+                    assert!(
+                        some[..] == all[begin * row_bytes..][..count * row_bytes],
+                        "{dtype:?} {count}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_matter() {
+    for dtype in DTYPES {
+        let (case, rows) = whisper(1280, 20, dtype);
+        let run_on = |threads| run(&[case.whole(&host(threads, None).unwrap())], &rows, &rows);
+        let alone = run_on(1);
+        assert!((2..=4).all(|threads| run_on(threads) == alone), "{dtype:?}");
+    }
+}
+
+#[test]
+fn ranks_do_not_matter() {
+    let backend = host(2, None).unwrap();
+    for dtype in DTYPES {
+        let (case, rows) = whisper(384, 6, dtype);
+        let decoder = first(&rows, 384, 0, 9);
+        let alone = run(&[case.whole(&backend)], &decoder, &rows);
+        for ranks in [2, 3, 4, 5, 8] {
+            let rank = |rank| {
+                let (query, key_value) = balanced(&case.spec, rank, ranks).unwrap();
+                case.projection(&backend, Split::Explicit { query, key_value })
+            };
+            let ranked: Vec<Projection> = (0..ranks).map(rank).collect();
+            assert!(run(&ranked, &decoder, &rows) == alone, "{dtype:?} {ranks}");
+        }
+    }
+}
+
+#[test]
+fn instruction_sets_that_fuse_agree_to_the_bit() {
+    let sets = [InstructionSet::Avx2, InstructionSet::Avx512];
+    let [Some(avx2), Some(avx512)] = sets.map(|set| host(2, Some(set))) else {
+        println!("NOT RUN: this CPU does not have both AVX2 and AVX-512");
+        return;
+    };
+    for dtype in DTYPES {
+        let (case, rows) = whisper(384, 6, dtype);
+        let outputs =
+            [avx2.clone(), avx512.clone()].map(|set| run(&[case.whole(&set)], &rows, &rows));
+        assert!(outputs[0] == outputs[1], "{dtype:?}");
+    }
+}
