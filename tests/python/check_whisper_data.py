@@ -2,28 +2,11 @@
 
 import json
 import sys
-from pathlib import Path
 
-import ml_dtypes
 import numpy as np
+from checkpoints import ROOT, tensors
 
-CHECKPOINT = Path(__file__).parents[2] / "examples" / "whisper"
-DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-
-
-def tensors(path: Path) -> dict[str, np.ndarray]:
-    raw = path.read_bytes()
-    length = int.from_bytes(raw[:8], "little")
-    header, data = json.loads(raw[8 : 8 + length]), raw[8 + length :]
-    header.pop("__metadata__", None)
-
-    def array(info: dict) -> np.ndarray:
-        begin, end = info["data_offsets"]
-        return np.frombuffer(data[begin:end], DTYPES[info["dtype"]]).reshape(info["shape"])
-
-    return {name: array(info).astype(np.float64) for name, info in header.items()}
-
-
+CHECKPOINT = ROOT / "examples" / "whisper"
 def main() -> int:
     model, io = tensors(CHECKPOINT / "model.safetensors"), tensors(CHECKPOINT / "io.safetensors")
     failures = 0

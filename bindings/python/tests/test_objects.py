@@ -1,0 +1,91 @@
+"""Handles, updates and errors."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+import xqkv
+
+
+def spec(**changed):
+    fields = {"weight_dtype": xqkv.Dtype.F32, "decoder_width": 4, "encoder_width": 4, "query_heads": 2, "head_width": 2}
+    return xqkv.Spec(**(fields | {"key_value_heads": 2} | changed))
+
+
+def test_statuses_are_exceptions_with_their_message():
+    with pytest.raises(xqkv.InvalidArgument, match="head_width is 0") as caught:
+        spec(head_width=0).check()
+    assert caught.value.status == xqkv.Status.INVALID_ARGUMENT and caught.value.effect.name == "NONE"
+    with pytest.raises(xqkv.NotSupported):
+        spec(norm=1).check()
+    with pytest.raises(xqkv.CheckpointError, match="config.json"):
+        xqkv.Spec.read(xqkv.Checkpoint("/nonexistent"))
+    with pytest.raises(TypeError, match="no hidden_size"):
+        xqkv.Spec(hidden_size=4)
+    with xqkv.Context(thread_count=1) as context, xqkv.Projection(context, spec()) as projection:
+        with pytest.raises(xqkv.NotReady, match="query weight of layer 0"):
+            projection.forward(decoder=np.zeros((1, 4), np.float32))
+
+
+def test_handles_close_once_and_refuse_use_after():
+    context = xqkv.Context(thread_count=1)
+    assert context.thread_count == 1 and xqkv.handle_count() == 1
+    context.close()
+    context.close()
+    assert xqkv.handle_count() == 0
+    with pytest.raises(ValueError, match="closed"):
+        xqkv.Projection(context, spec())
+
+
+def test_the_garbage_collector_closes_what_is_forgotten():
+    context = xqkv.Context(thread_count=1)
+    projection = xqkv.Projection(context, spec())
+    update = projection.update()
+    assert xqkv.handle_count() == 3
+    del context, projection, update
+    gc.collect()
+    assert xqkv.handle_count() == 0
+
+
+def test_an_update_commits_at_the_end_of_its_block_or_not_at_all():
+    with xqkv.Context(thread_count=1) as context, xqkv.Projection(context, spec()) as projection:
+        with pytest.raises(RuntimeError), projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, np.ones((4, 4), np.float32))
+            raise RuntimeError
+        assert projection.weights_version == 0
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, np.ones((4, 4), np.float32))
+        assert projection.weights_version == 1
+        with projection.update() as update:
+            update.clear(0, xqkv.Part.QUERY)
+        with pytest.raises(xqkv.NotReady):
+            projection.forward(decoder=np.zeros((1, 4), np.float32))
+    assert xqkv.handle_count() == 0
+
+
+def test_splits_share_heads():
+    assert spec().cut(xqkv.Split.even(1, 2)).query_head_begin == 1
+    assert spec().cut(xqkv.Split.explicit((0, 0), (0, 2))).query_columns == 0
+    assert spec(layer_count=3).cut(xqkv.Split().layers(1)).layer_count == 2
+    with pytest.raises(xqkv.InvalidArgument, match="XQKV_SPLIT_EXPLICIT"):
+        spec().cut(xqkv.Split.even(0, 3))
+
+
+def test_threads_project_side_by_side():
+    rows, failures = np.arange(400, dtype=np.float32).reshape(100, 4) % 7, []
+    with xqkv.Context(thread_count=2) as context, xqkv.Projection(context, spec()) as projection:
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, np.eye(4, dtype=np.float32))
+
+        def run() -> None:
+            for _ in range(200):
+                if not np.array_equal(projection.forward(decoder=rows).query.reshape(100, 4), rows):
+                    failures.append(1)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures

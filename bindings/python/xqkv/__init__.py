@@ -1,0 +1,28 @@
+"""Tensor-parallel cross-attention Q, K, V projection: the Python side of the xqkv C library.
+
+Arrays go in and out without copies: numpy's, and whatever else speaks DLPack on the CPU. See include/xqkv.h for what
+each call promises; names are the same here.
+"""
+
+from ._abi import (
+    xqkv_backend as Backend,
+    xqkv_dtype as Dtype,
+    xqkv_extent as Extent,
+    xqkv_instruction_set as InstructionSet,
+    xqkv_kind as Kind,
+    xqkv_part as Part,
+    xqkv_status as Status,
+)
+from ._library import handle_count, version
+from .checkpoint import Checkpoint
+from .context import Context
+from .errors import CheckpointError, InvalidArgument, NotReady, NotSupported, XqkvError
+from .projection import Projection, Result
+from .spec import Shard, Spec, Split
+from .update import Update
+
+__all__ = [
+    "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "InstructionSet", "InvalidArgument",
+    "Kind", "NotReady", "NotSupported", "Part", "Projection", "Result", "Shard", "Spec", "Split", "Status", "Update",
+    "XqkvError", "handle_count", "version",
+]

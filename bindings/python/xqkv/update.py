@@ -1,0 +1,59 @@
+"""A weight transaction."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+from ._abi import xqkv_extent, xqkv_kind, xqkv_part
+from ._library import Handle, call, created
+from .arrays import as_array, tensor_of
+from .checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from .projection import Projection
+
+
+class Update(Handle):
+    """Begin, put or read, commit or abandon. As a context manager it commits, or abandons when its body raises."""
+
+    def __init__(self, projection: Projection) -> None:
+        super().__init__(created("xqkv_update_begin", projection.handle), "xqkv_update_abandon")
+
+    def put(
+        self,
+        layer: int,
+        part: int,
+        source: Any,
+        *,
+        kind: int = xqkv_kind.WEIGHT,
+        extent: int = xqkv_extent.WHOLE,
+        convert: bool = False,
+    ) -> None:
+        """Takes this rank's rows of a tensor; they are copied before the call returns."""
+        array = as_array(source)
+        tensor = tensor_of(array, xqkv_part(part).name.lower())
+        tensor.extent, tensor.convert = extent, int(convert)
+        call("xqkv_update_put", self.handle, layer, part, kind, ctypes.byref(tensor))
+
+    def clear(self, layer: int, part: int, *, kind: int = xqkv_kind.WEIGHT) -> None:
+        """Has the commit remove a tensor."""
+        call("xqkv_update_clear", self.handle, layer, part, kind)
+
+    def read(self, checkpoint: Checkpoint) -> None:
+        """Takes all of this rank's layers from a checkpoint."""
+        call("xqkv_update_read_checkpoint", self.handle, ctypes.byref(checkpoint.plain))
+
+    def commit(self) -> int:
+        """Makes it the projection's weights, all at once, and gives their version."""
+        version = ctypes.c_int64()
+        call("xqkv_update_commit", self.handle, ctypes.byref(version))
+        self._forget()
+        return version.value
+
+    abandon = Handle.close
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._handle is not None:
+            self.commit()
+        self.close()
