@@ -62,7 +62,8 @@ def input_of(rows: Array, width: int, name: str) -> xqkv_input:
 def view_of(output: Array, shape: tuple[int, int, int, int], name: str) -> xqkv_view:
     """An output [layers, rows, heads, width], without layers if they are one, or with heads and width as one axis."""
     layers, rows, heads, width = shape
-    apart, joined = [shape], [(layers, rows, heads * width)]
+    apart: list[tuple[int, ...]] = [shape]
+    joined: list[tuple[int, ...]] = [(layers, rows, heads * width)]
     if layers == 1:
         apart, joined = [shape, shape[1:]], [joined[0], joined[0][1:]]
     if output.shape not in [*apart, *joined]:

@@ -53,7 +53,7 @@ class Update(Handle):
 
     abandon = Handle.close
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and self._handle is not None:
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None and self._handle is not None:
             self.commit()
         self.close()

@@ -1,0 +1,3 @@
+module github.com/xqkv/xqkv/bindings/go
+
+go 1.21
