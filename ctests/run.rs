@@ -68,3 +68,24 @@ fn the_header_is_c99_to_c17_and_cpp11_to_cpp20() {
         }
     }
 }
+
+#[test]
+fn the_cpp_wrapper_passes_with_and_without_exceptions() {
+    for (variable, default) in [("CXX", "c++"), ("", "clang++")] {
+        let Some(compiler) = tool(variable, default) else {
+            continue;
+        };
+        for standard in ["-std=c++17", "-std=c++20"] {
+            for flags in [&[][..], &["-fno-exceptions", "-fno-rtti"]] {
+                compile::wrapper(&compiler, standard, flags);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_cpp_example_runs_on_a_checkpoint() {
+    if let Some(compiler) = tool("CXX", "c++") {
+        compile::cpp_example(&compiler, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/mllama"));
+    }
+}

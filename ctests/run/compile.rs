@@ -99,6 +99,31 @@ pub fn header(compiler: &str, standard: &str) {
     succeed(&mut Command::new(program));
 }
 
+/// Compiles and runs the tests of the C++ wrapper.
+pub fn wrapper(compiler: &str, standard: &str, flags: &[&str]) {
+    let name = format!("wrapper_{compiler}_{standard}_{}", flags.len()).replace('/', "_");
+    let units = [sources().join("cpp/test_wrapper.cc"), sources().join("cpp/second_unit.cc")];
+    let program = cpp(compiler, &[&[standard], flags].concat(), &units, &name);
+    succeed(&mut Command::new(program));
+}
+
+/// Compiles examples/cpp/demo.cc and runs it on a checkpoint.
+pub fn cpp_example(compiler: &str, checkpoint: &str) {
+    let unit = include().join("../examples/cpp/demo.cc");
+    let program = cpp(compiler, &["-std=c++17"], &[unit], "cpp_example");
+    succeed(Command::new(program).arg(checkpoint));
+}
+
+fn cpp(compiler: &str, flags: &[&str], units: &[PathBuf], name: &str) -> PathBuf {
+    let program = folder().join(name);
+    let mut command = Command::new(compiler);
+    command.args(flags).args(WARNINGS).args(["-Wshadow", "-Wconversion", "-O1"]);
+    command.arg("-I").arg(include()).args(units).arg(soname_link());
+    command.arg(format!("-Wl,-rpath,{}", folder().display())).arg("-o").arg(&program);
+    succeed(&mut command);
+    program
+}
+
 fn include() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("include")
 }
