@@ -10,27 +10,28 @@ use xqkv::dtype::{Element, bf16};
 
 /// Builds and runs the program; its exit status is the command's.
 pub fn run() -> Result<(), String> {
-    Run::cargo(&["build", "--quiet", "--release", "--package", "xqkv", "--lib"]).succeed()?;
-    let folder = target().join("demo");
-    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let folder = library()?;
     let checkpoint = root().join("examples/whisper");
     write_data(&checkpoint, &folder)?;
-    let program = compile(&library(&folder)?, &folder)?;
+    let program = compile(&folder)?;
     Run::new(program, &[]).arg(checkpoint).arg(folder).succeed()
 }
 
-/// The shared library under the name that programs linked against it look for.
-fn library(folder: &Path) -> Result<PathBuf, String> {
+/// Builds the shared library, and gives a folder in which it has the name that programs linked
+/// against it look for.
+pub fn library() -> Result<PathBuf, String> {
+    Run::cargo(&["build", "--quiet", "--release", "--package", "xqkv", "--lib"]).succeed()?;
+    let folder = target().join("demo");
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let built = target().join("release/libxqkv.so");
-    let soname = format!("libxqkv.so.{}", soname_version());
-    for name in ["libxqkv.so", &soname] {
+    for name in ["libxqkv.so".to_owned(), format!("libxqkv.so.{}", soname_version())] {
         let link = folder.join(name);
         if link.symlink_metadata().is_ok() {
             fs::remove_file(&link).map_err(|error| error.to_string())?;
         }
         std::os::unix::fs::symlink(&built, &link).map_err(|error| error.to_string())?;
     }
-    Ok(folder.to_owned())
+    Ok(folder)
 }
 
 /// The part of the version that build.rs makes the SONAME of.
@@ -42,11 +43,11 @@ fn soname_version() -> String {
     }
 }
 
-fn compile(library: &Path, folder: &Path) -> Result<PathBuf, String> {
+fn compile(folder: &Path) -> Result<PathBuf, String> {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let program = folder.join("demo");
     let flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iinclude"];
-    let link = [format!("-L{}", library.display()), format!("-Wl,-rpath,{}", library.display())];
+    let link = [format!("-L{}", folder.display()), format!("-Wl,-rpath,{}", folder.display())];
     Run::new(compiler, &flags)
         .arg("examples/c/demo.c")
         .args(&link)

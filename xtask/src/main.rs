@@ -1,11 +1,13 @@
 //! The project's own commands, the same for people and for CI.
 
+mod bindings;
 mod demo;
 mod python;
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../../src/bin/xqkv/reference.rs"]
 mod reference;
 mod run;
+mod sanitize;
 mod steps;
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../../src/bin/xqkv/tensors.rs"]
@@ -30,6 +32,8 @@ enum Command {
     Demo,
     /// Runs every check, and lists those whose tool is missing
     Test,
+    /// Checks the Python package with torch, which is large, and so not part of test
+    Torch,
     /// Writes include/xqkv.h anew from src/capi
     Header {
         /// Only check that it is current
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo => demo::run(),
         Command::Test => steps::run(),
+        Command::Torch => bindings::torch(),
         Command::Header { check } => header(check),
     };
     outcome.map_or_else(

@@ -42,6 +42,12 @@ impl Run {
         self
     }
 
+    /// A folder of the project to run in.
+    pub fn folder(mut self, folder: &str) -> Self {
+        self.0.current_dir(root().join(folder));
+        self
+    }
+
     /// An environment variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.0.env(name, value);

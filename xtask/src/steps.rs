@@ -2,22 +2,26 @@
 
 use crate::run::Run;
 use crate::tools::{TOOLS, has};
-use crate::{demo, python};
+use crate::{bindings, demo, sanitize};
 use std::time::Instant;
 
 /// One check. What it needs must be there, or it is not run.
 struct Step {
     name: &'static str,
-    needs: &'static str,
+    needs: &'static [&'static str],
     run: fn() -> Result<(), String>,
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "format", needs: "rustfmt", run: format },
-    Step { name: "lints", needs: "cargo-clippy", run: lints },
-    Step { name: "tests", needs: "", run: tests },
-    Step { name: "demo", needs: "", run: demo::run },
-    Step { name: "example data", needs: "python3", run: example_data },
+    Step { name: "format", needs: &["rustfmt"], run: format },
+    Step { name: "lints", needs: &["cargo-clippy"], run: lints },
+    Step { name: "tests", needs: &[], run: tests },
+    Step { name: "demo", needs: &[], run: demo::run },
+    Step { name: "example data", needs: &["python3"], run: bindings::example_data },
+    Step { name: "python", needs: &["python3"], run: bindings::python },
+    Step { name: "go", needs: &["go"], run: bindings::go },
+    Step { name: "address sanitizer", needs: &["gcc", "nm"], run: sanitize::address },
+    Step { name: "thread sanitizer", needs: &["gcc", "nm"], run: sanitize::thread },
 ];
 
 fn format() -> Result<(), String> {
@@ -33,14 +37,10 @@ fn tests() -> Result<(), String> {
     Run::cargo(&["test", "--workspace", "--features", "cli", "--no-fail-fast"]).succeed()
 }
 
-fn example_data() -> Result<(), String> {
-    Run::new(python::interpreter()?, &["tests/python/check_whisper_data.py"]).succeed()
-}
-
 /// Runs all steps; fails if one does, or in CI if one cannot be run.
 pub fn run() -> Result<(), String> {
     let (mut lines, mut passed, mut failed) = (Vec::new(), 0, 0);
-    for step in STEPS.iter().filter(|step| step.needs.is_empty() || has(step.needs)) {
+    for step in STEPS.iter().filter(|step| step.needs.iter().all(|tool| has(tool))) {
         println!("\n== {} ==", step.name);
         let begin = Instant::now();
         let outcome = (step.run)();
@@ -52,7 +52,7 @@ pub fn run() -> Result<(), String> {
             failed += 1
         }
         lines.push(format!(
-            "{:<14} {:>6.1} s  {verdict}",
+            "{:<18} {:>6.1} s  {verdict}",
             step.name,
             begin.elapsed().as_secs_f64()
         ));
@@ -69,7 +69,7 @@ pub fn run() -> Result<(), String> {
 fn report_missing() -> usize {
     let missing: Vec<_> = TOOLS.iter().filter(|tool| !tool.can_run()).collect();
     for tool in &missing {
-        println!("NOT RUN        {}: no {}; {}", tool.checks, tool.name, tool.install);
+        println!("NOT RUN            {}: no {}; {}", tool.checks, tool.name, tool.install);
     }
     missing.len()
 }

@@ -52,6 +52,12 @@ pub const TOOLS: &[Tool] = &[
         install: "apt-get install binutils",
     },
     Tool {
+        name: "gcc",
+        probe: &["--version"],
+        checks: "the C suite under the address and thread sanitizers",
+        install: "apt-get install gcc",
+    },
+    Tool {
         name: "go",
         probe: &["version"],
         checks: "the Go binding",

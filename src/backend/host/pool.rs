@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Status};
 use crate::log::caught;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -26,15 +26,18 @@ struct Shared {
     posted: Condvar,
     left: Condvar,
     busy: AtomicBool,
+    // The two below change under the lock, which orders them already. They are atomics because
+    // what orders a task after its job and a result after its task is then in code of ours, where
+    // the thread sanitizer sees it; std's Condvar comes compiled without.
+    /// Counts jobs, so that a worker enters each only once.
+    number: AtomicU64,
+    /// Workers inside the job.
+    inside: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     job: Option<Job>,
-    /// Counts jobs, so that a worker enters each only once.
-    number: u64,
-    /// Workers inside the job.
-    inside: usize,
     /// The message of a task's panic.
     panic: Option<String>,
     stopping: bool,
@@ -74,6 +77,8 @@ impl Pool {
             posted: Condvar::new(),
             left: Condvar::new(),
             busy: AtomicBool::new(false),
+            number: AtomicU64::new(0),
+            inside: AtomicUsize::new(0),
         });
         let mut pool = Pool { shared, workers: Vec::new(), process: std::process::id() };
         for number in 1..thread_count {
@@ -133,7 +138,7 @@ impl Shared {
     fn post(&self, job: Job) {
         let mut state = self.lock();
         state.job = Some(job);
-        state.number += 1;
+        self.number.fetch_add(1, Ordering::Release);
         drop(state);
         self.posted.notify_all();
     }
@@ -142,7 +147,7 @@ impl Shared {
     fn close(&self) -> Option<String> {
         let mut state = self.lock();
         state.job = None;
-        while state.inside > 0 {
+        while self.inside.load(Ordering::Acquire) > 0 {
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.panic.take()
@@ -155,9 +160,10 @@ impl Shared {
             if state.stopping {
                 return None;
             }
-            if let Some(job) = state.job.filter(|_| state.number != *seen) {
-                *seen = state.number;
-                state.inside += 1;
+            let number = self.number.load(Ordering::Acquire);
+            if let Some(job) = state.job.filter(|_| number != *seen) {
+                *seen = number;
+                self.inside.fetch_add(1, Ordering::Relaxed);
                 return Some(job);
             }
             state = self.posted.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -166,9 +172,8 @@ impl Shared {
 
     fn leave(&self, panic: Option<String>) {
         let mut state = self.lock();
-        state.inside -= 1;
         state.panic = state.panic.take().or(panic);
-        if state.inside == 0 {
+        if self.inside.fetch_sub(1, Ordering::Release) == 1 {
             self.left.notify_all();
         }
     }

@@ -1,0 +1,61 @@
+//! The bindings' own tests, against the release build of the shared library.
+
+use crate::demo;
+use crate::python;
+use crate::run::{Run, root};
+use std::process::Command;
+
+const REQUIREMENTS: &str = "tests/python/requirements.txt";
+
+/// The example's data against numpy.
+pub fn example_data() -> Result<(), String> {
+    let python = python::interpreter("python", REQUIREMENTS)?;
+    Run::new(python, &["tests/python/check_whisper_data.py"]).succeed()
+}
+
+/// The Python package: types, tests and the sample.
+pub fn python() -> Result<(), String> {
+    let library = demo::library()?;
+    let python = python::interpreter("python", REQUIREMENTS)?;
+    Run::new(&python, &["-m", "mypy", "--strict", "bindings/python/xqkv"]).succeed()?;
+    let test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "bindings/python/tests"];
+    Run::new(&python, &test).env("XQKV_LIBRARY_PATH", library.join("libxqkv.so")).succeed()?;
+    Run::new(&python, &["bindings/python/sample.py", "tests/data/t5"])
+        .env("XQKV_LIBRARY_PATH", library.join("libxqkv.so"))
+        .env("PYTHONPATH", "bindings/python")
+        .succeed()
+}
+
+/// The Python package with torch in its environment, none of whose tests may be skipped.
+pub fn torch() -> Result<(), String> {
+    let library = demo::library()?;
+    let python = python::interpreter("torch", "tests/python/requirements-torch.txt")?;
+    Run::new(&python, &["-c", "import torch"]).succeed()?;
+    let test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "bindings/python/tests"];
+    Run::new(&python, &test).env("XQKV_LIBRARY_PATH", library.join("libxqkv.so")).succeed()
+}
+
+/// The Go package: format, vet, tests under the race detector and the pointer checks, the sample.
+pub fn go() -> Result<(), String> {
+    let library = demo::library()?;
+    let folder = library.display();
+    let flags = format!("-L{folder} -lxqkv -Wl,-rpath,{folder}");
+    ensure_formatted()?;
+    let go = |arguments: &[&str]| {
+        Run::new("go", arguments).folder("bindings/go").env("CGO_LDFLAGS", &flags)
+    };
+    go(&["vet", "./..."]).succeed()?;
+    go(&["test", "-count=1", "-race", "./..."]).succeed()?;
+    go(&["test", "-count=1", "./..."]).env("GOEXPERIMENT", "cgocheck2").succeed()?;
+    go(&["run", "./sample", "../../tests/data/t5"]).succeed()
+}
+
+fn ensure_formatted() -> Result<(), String> {
+    let folder = root().join("bindings/go");
+    let output = Command::new("gofmt").args(["-l", "."]).current_dir(folder).output();
+    let listed = output.map_err(|error| format!("gofmt: {error}"))?.stdout;
+    match listed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("gofmt would change {}", String::from_utf8_lossy(&listed).trim())),
+    }
+}
