@@ -155,6 +155,19 @@ static inline xqkv_forward test_call(outputs *out, int decoder_rows, int encoder
     return call;
 }
 
+/* A good call with one field changed is refused, writes nothing, and passes again when it is mended. */
+#define CALL_REFUSED(projection, field, value, status, word)                                              \
+    do {                                                                                                  \
+        static outputs out;                                                                               \
+        xqkv_forward call = test_call(&out, 3, 4);                                                        \
+        poison(&out);                                                                                     \
+        call.field = (value);                                                                             \
+        CHECK_REFUSED((status), (word), xqkv_projection_forward((projection), &call, NULL, &error));      \
+        CHECK(is_poisoned(&out));                                                                         \
+        call = test_call(&out, 3, 4);                                                                     \
+        CHECK_OK(xqkv_projection_forward((projection), &call, NULL, &error));                             \
+    } while (0)
+
 /* Whether a packed output has exactly these rows of a layer, and poison behind them. */
 static inline int has_rows(const outputs *out, int part, int layer, int rows, int generation) {
     int columns = test_columns(part);

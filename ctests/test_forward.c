@@ -65,32 +65,22 @@ static void not_a_number_stays_in_its_row(void) {
     for (int at = 0; at < 3 * 12; at++) CHECK(isnan(out.parts[QUERY][at]) == (at / 12 == 1));
 }
 
-#define REFUSED(field, value, status, word)                                                               \
-    do {                                                                                                  \
-        static outputs out;                                                                               \
-        xqkv_forward call = test_call(&out, 3, 4);                                                        \
-        poison(&out);                                                                                     \
-        call.field = (value);                                                                             \
-        CHECK_REFUSED((status), (word), xqkv_projection_forward(projection, &call, NULL, &error));        \
-        CHECK(is_poisoned(&out));                                                                         \
-    } while (0)
-
 static void bad_calls_are_refused(void) {
     static int something;
-    REFUSED(struct_size, 0, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
-    REFUSED(struct_size, sizeof(xqkv_forward) - 1, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
-    REFUSED(struct_size, UINT32_MAX, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
-    REFUSED(flags, 1, XQKV_STATUS_INVALID_ARGUMENT, "flags");
-    REFUSED(layer, -1, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer -1");
-    REFUSED(layer, LAYERS, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layers 0 to 1");
-    REFUSED(layer, INT64_MAX, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer");
-    REFUSED(layer_count, 2, XQKV_STATUS_INVALID_ARGUMENT, "decoder rows");
-    REFUSED(layer_count, -1, XQKV_STATUS_INVALID_ARGUMENT, "layer_count is -1");
-    REFUSED(stream, &something, XQKV_STATUS_NOT_SUPPORTED, "stream");
-    REFUSED(wait_event, &something, XQKV_STATUS_NOT_SUPPORTED, "wait_event");
-    REFUSED(signal_event, &something, XQKV_STATUS_NOT_SUPPORTED, "signal_event");
-    REFUSED(plan, (const xqkv_plan *)(const void *)&something, XQKV_STATUS_NOT_SUPPORTED, "plan");
-    REFUSED(workspace_bytes, -1, XQKV_STATUS_INVALID_ARGUMENT, "workspace_bytes");
+    CALL_REFUSED(projection, struct_size, 0, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
+    CALL_REFUSED(projection, struct_size, sizeof(xqkv_forward) - 1, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
+    CALL_REFUSED(projection, struct_size, UINT32_MAX, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
+    CALL_REFUSED(projection, flags, 1, XQKV_STATUS_INVALID_ARGUMENT, "flags");
+    CALL_REFUSED(projection, layer, -1, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer -1");
+    CALL_REFUSED(projection, layer, LAYERS, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layers 0 to 1");
+    CALL_REFUSED(projection, layer, INT64_MAX, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer");
+    CALL_REFUSED(projection, layer_count, 2, XQKV_STATUS_INVALID_ARGUMENT, "decoder rows");
+    CALL_REFUSED(projection, layer_count, -1, XQKV_STATUS_INVALID_ARGUMENT, "layer_count is -1");
+    CALL_REFUSED(projection, stream, &something, XQKV_STATUS_NOT_SUPPORTED, "stream");
+    CALL_REFUSED(projection, wait_event, &something, XQKV_STATUS_NOT_SUPPORTED, "wait_event");
+    CALL_REFUSED(projection, signal_event, &something, XQKV_STATUS_NOT_SUPPORTED, "signal_event");
+    CALL_REFUSED(projection, plan, (const xqkv_plan *)(const void *)&something, XQKV_STATUS_NOT_SUPPORTED, "plan");
+    CALL_REFUSED(projection, workspace_bytes, -1, XQKV_STATUS_INVALID_ARGUMENT, "workspace_bytes");
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "forward", xqkv_projection_forward(projection, NULL, NULL, &error));
     CHECK(xqkv_forward_init(NULL, sizeof(xqkv_forward)) == XQKV_STATUS_NULL_ARGUMENT);
 }

@@ -49,34 +49,22 @@ static void rows_of_every_dtype_are_widened_exactly(void) {
     }
 }
 
-#define REFUSED(field, value, status, word)                                                               \
-    do {                                                                                                  \
-        static outputs out;                                                                               \
-        xqkv_forward call = test_call(&out, 3, 4);                                                        \
-        poison(&out);                                                                                     \
-        call.field = (value);                                                                             \
-        CHECK_REFUSED((status), (word), xqkv_projection_forward(projection, &call, NULL, &error));        \
-        CHECK(is_poisoned(&out));                                                                         \
-        call = test_call(&out, 3, 4);                                                                     \
-        CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));                               \
-    } while (0)
-
 static void bad_inputs_are_refused(void) {
     static const int64_t list[] = {0, 1, 2};
     const char *odd = (const char *)test_rows(QUERY) + 2;
-    REFUSED(decoder.rows, -3, XQKV_STATUS_INVALID_ARGUMENT, "decoder.rows is -3");
-    REFUSED(encoder.rows, INT64_MIN, XQKV_STATUS_INVALID_ARGUMENT, "encoder.rows");
-    REFUSED(decoder.rows, INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "decoder");
-    REFUSED(encoder.rows, (INT64_C(1) << 62) / 7, XQKV_STATUS_SIZE_OVERFLOW, "encoder");
-    REFUSED(decoder.dtype, 0, XQKV_STATUS_INVALID_ENUM, "decoder.dtype is 0");
-    REFUSED(encoder.dtype, 4, XQKV_STATUS_INVALID_ENUM, "encoder.dtype is 4");
-    REFUSED(decoder.row_stride, 4, XQKV_STATUS_INVALID_STRIDE, "decoder.row_stride is 4");
-    REFUSED(encoder.row_stride, -7, XQKV_STATUS_INVALID_STRIDE, "encoder.row_stride is -7");
-    REFUSED(encoder.row_stride, INT64_MAX / 2, XQKV_STATUS_SIZE_OVERFLOW, "encoder");
-    REFUSED(decoder.data, odd, XQKV_STATUS_MISALIGNED, "decoder.data");
-    REFUSED(decoder.row_list, list, XQKV_STATUS_NOT_SUPPORTED, "decoder.row_list");
-    REFUSED(encoder.buffer_rows, 8, XQKV_STATUS_INVALID_ARGUMENT, "encoder.buffer_rows");
-    REFUSED(encoder.reserved, 1, XQKV_STATUS_INVALID_ARGUMENT, "encoder.reserved");
+    CALL_REFUSED(projection, decoder.rows, -3, XQKV_STATUS_INVALID_ARGUMENT, "decoder.rows is -3");
+    CALL_REFUSED(projection, encoder.rows, INT64_MIN, XQKV_STATUS_INVALID_ARGUMENT, "encoder.rows");
+    CALL_REFUSED(projection, decoder.rows, INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "decoder");
+    CALL_REFUSED(projection, encoder.rows, (INT64_C(1) << 62) / 7, XQKV_STATUS_SIZE_OVERFLOW, "encoder");
+    CALL_REFUSED(projection, decoder.dtype, 0, XQKV_STATUS_INVALID_ENUM, "decoder.dtype is 0");
+    CALL_REFUSED(projection, encoder.dtype, 4, XQKV_STATUS_INVALID_ENUM, "encoder.dtype is 4");
+    CALL_REFUSED(projection, decoder.row_stride, 4, XQKV_STATUS_INVALID_STRIDE, "decoder.row_stride is 4");
+    CALL_REFUSED(projection, encoder.row_stride, -7, XQKV_STATUS_INVALID_STRIDE, "encoder.row_stride is -7");
+    CALL_REFUSED(projection, encoder.row_stride, INT64_MAX / 2, XQKV_STATUS_SIZE_OVERFLOW, "encoder");
+    CALL_REFUSED(projection, decoder.data, odd, XQKV_STATUS_MISALIGNED, "decoder.data");
+    CALL_REFUSED(projection, decoder.row_list, list, XQKV_STATUS_NOT_SUPPORTED, "decoder.row_list");
+    CALL_REFUSED(projection, encoder.buffer_rows, 8, XQKV_STATUS_INVALID_ARGUMENT, "encoder.buffer_rows");
+    CALL_REFUSED(projection, encoder.reserved, 1, XQKV_STATUS_INVALID_ARGUMENT, "encoder.reserved");
 }
 
 static void a_side_without_heads_may_not_be_given(void) {

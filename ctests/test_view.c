@@ -72,38 +72,28 @@ static void sixteen_bit_outputs_are_written(void) {
     }
 }
 
-#define REFUSED(field, value, status, word)                                                               \
-    do {                                                                                                  \
-        static outputs out;                                                                               \
-        xqkv_forward call = test_call(&out, 3, 4);                                                        \
-        poison(&out);                                                                                     \
-        call.field = (value);                                                                             \
-        CHECK_REFUSED((status), (word), xqkv_projection_forward(projection, &call, NULL, &error));        \
-        CHECK(is_poisoned(&out));                                                                         \
-    } while (0)
-
 static void bad_views_are_refused(void) {
     static char odd[64];
     static int64_t slots[4];
     static float scale = 1;
     static void *bases[2];
-    REFUSED(query.data, NULL, XQKV_STATUS_NULL_ARGUMENT, "query.data is NULL");
-    REFUSED(value.data, NULL, XQKV_STATUS_NULL_ARGUMENT, "value.data is NULL");
-    REFUSED(key.dtype, 0, XQKV_STATUS_INVALID_ENUM, "key.dtype is 0");
-    REFUSED(key.data, odd + 1 + ((uintptr_t)odd & 1), XQKV_STATUS_MISALIGNED, "key.data");
-    REFUSED(query.row_stride, 11, XQKV_STATUS_INVALID_STRIDE, "query.row_stride is 11, less than the 12");
-    REFUSED(query.row_stride, -12, XQKV_STATUS_INVALID_STRIDE, "query.row_stride is -12");
-    REFUSED(key.head_stride, 2, XQKV_STATUS_INVALID_STRIDE, "key.head_stride is 2");
-    REFUSED(value.width_stride, 2, XQKV_STATUS_INVALID_STRIDE, "value.");
-    REFUSED(value.width_stride, INT64_MIN, XQKV_STATUS_INVALID_STRIDE, "value.width_stride");
-    REFUSED(key.row_stride, INT64_MAX / 2, XQKV_STATUS_SIZE_OVERFLOW, "key");
-    REFUSED(key.layer_data, bases, XQKV_STATUS_NOT_SUPPORTED, "key.layer_data");
-    REFUSED(key.group_rows, 2, XQKV_STATUS_NOT_SUPPORTED, "key.group_rows");
-    REFUSED(key.group_stride, 64, XQKV_STATUS_NOT_SUPPORTED, "key.group_stride");
-    REFUSED(value.slots, slots, XQKV_STATUS_NOT_SUPPORTED, "value.slots");
-    REFUSED(value.slot_count, 4, XQKV_STATUS_NOT_SUPPORTED, "value.slot_count");
-    REFUSED(query.quantization_scale, &scale, XQKV_STATUS_NOT_SUPPORTED, "query.quantization_scale");
-    REFUSED(query.accumulate, 1, XQKV_STATUS_NOT_SUPPORTED, "query.accumulate");
+    CALL_REFUSED(projection, query.data, NULL, XQKV_STATUS_NULL_ARGUMENT, "query.data is NULL");
+    CALL_REFUSED(projection, value.data, NULL, XQKV_STATUS_NULL_ARGUMENT, "value.data is NULL");
+    CALL_REFUSED(projection, key.dtype, 0, XQKV_STATUS_INVALID_ENUM, "key.dtype is 0");
+    CALL_REFUSED(projection, key.data, odd + 1 + ((uintptr_t)odd & 1), XQKV_STATUS_MISALIGNED, "key.data");
+    CALL_REFUSED(projection, query.row_stride, 11, XQKV_STATUS_INVALID_STRIDE, "query.row_stride is 11, less than the 12");
+    CALL_REFUSED(projection, query.row_stride, -12, XQKV_STATUS_INVALID_STRIDE, "query.row_stride is -12");
+    CALL_REFUSED(projection, key.head_stride, 2, XQKV_STATUS_INVALID_STRIDE, "key.head_stride is 2");
+    CALL_REFUSED(projection, value.width_stride, 2, XQKV_STATUS_INVALID_STRIDE, "value.");
+    CALL_REFUSED(projection, value.width_stride, INT64_MIN, XQKV_STATUS_INVALID_STRIDE, "value.width_stride");
+    CALL_REFUSED(projection, key.row_stride, INT64_MAX / 2, XQKV_STATUS_SIZE_OVERFLOW, "key");
+    CALL_REFUSED(projection, key.layer_data, bases, XQKV_STATUS_NOT_SUPPORTED, "key.layer_data");
+    CALL_REFUSED(projection, key.group_rows, 2, XQKV_STATUS_NOT_SUPPORTED, "key.group_rows");
+    CALL_REFUSED(projection, key.group_stride, 64, XQKV_STATUS_NOT_SUPPORTED, "key.group_stride");
+    CALL_REFUSED(projection, value.slots, slots, XQKV_STATUS_NOT_SUPPORTED, "value.slots");
+    CALL_REFUSED(projection, value.slot_count, 4, XQKV_STATUS_NOT_SUPPORTED, "value.slot_count");
+    CALL_REFUSED(projection, query.quantization_scale, &scale, XQKV_STATUS_NOT_SUPPORTED, "query.quantization_scale");
+    CALL_REFUSED(projection, query.accumulate, 1, XQKV_STATUS_NOT_SUPPORTED, "query.accumulate");
 }
 
 static void outputs_that_share_memory_are_refused(void) {

@@ -155,6 +155,6 @@ fn inspect_lists_what_is_there_and_fails_when_a_tensor_is_missing() {
 fn info_tells_version_and_instruction_set() {
     let output = xqkv(&["info"]);
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains(concat!("version          ", env!("CARGO_PKG_VERSION"))), "{text}");
+    assert!(text.contains(concat!("version           ", env!("CARGO_PKG_VERSION"))), "{text}");
     assert!(text.contains("XQKV_INSTRUCTION_SET_"), "{text}");
 }

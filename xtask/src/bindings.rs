@@ -17,7 +17,9 @@ pub fn example_data() -> Result<(), String> {
 pub fn python() -> Result<(), String> {
     let library = demo::library()?;
     let python = python::interpreter("python", REQUIREMENTS)?;
-    Run::new(&python, &["-m", "mypy", "--strict", "bindings/python/xqkv"]).succeed()?;
+    // torch's own types are not here.
+    let types = ["-m", "mypy", "--strict", "--exclude", "torch_op", "bindings/python/xqkv"];
+    Run::new(&python, &types).succeed()?;
     let test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "bindings/python/tests"];
     Run::new(&python, &test).env("XQKV_LIBRARY_PATH", library.join("libxqkv.so")).succeed()?;
     Run::new(&python, &["bindings/python/sample.py", "tests/data/t5"])

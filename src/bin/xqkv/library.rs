@@ -94,9 +94,18 @@ pub struct Context(*mut xqkv_context);
 
 impl Context {
     pub fn new(thread_count: i32) -> Outcome<Self> {
+        Self::create(thread_count, InstructionSetChoice::Auto as i32)
+    }
+
+    pub fn with_instruction_set(instruction_set: i32) -> Outcome<Self> {
+        Self::create(1, instruction_set)
+    }
+
+    fn create(thread_count: i32, instruction_set: i32) -> Outcome<Self> {
         let mut options = initialised!(xqkv_context_options, xqkv_context_options_init);
         options.backend = BackendChoice::Host as i32;
         options.thread_count = thread_count;
+        options.instruction_set = instruction_set;
         let mut context = null_mut();
         // SAFETY: an initialised struct and a place for the handle.
         checked(|error| unsafe { xqkv_context_create(&options, &mut context, error) })?;

@@ -118,7 +118,7 @@ impl Layer {
     /// Runs the three calls in these dtypes and holds each result against the exact one.
     pub fn verify(&self, ranks: &[Rank], (rows, out): (Dtype, Dtype)) -> Outcome<LayerVerdict> {
         let (decoder, encoder) = (rounded(&self.decoder, rows), rounded(&self.encoder, rows));
-        let mut verdict = LayerVerdict::new(self.number, self.checkpoint_number);
+        let mut verdict = LayerVerdict::new(self.number, self.checkpoint_number, ranks.len());
         let mut outputs = Vec::new();
         for kind in [Call::Prefill, Call::Decode, Call::Fill] {
             outputs.push(self.run(kind, ranks, (&decoder, &encoder), out, &mut verdict)?);
@@ -149,7 +149,7 @@ impl Layer {
             let part = &self.parts[index];
             runs[index].then(|| Output::poisoned(rows[index] * part.heads * part.width, out))
         });
-        for rank in ranks {
+        for (number, rank) in ranks.iter().enumerate() {
             let mut forward = call(self.number);
             if runs[0] {
                 forward.decoder = input(decoder, self.decoder.rows);
@@ -160,7 +160,7 @@ impl Layer {
             self.place(&mut forward, &rank.shard, &mut outputs);
             // SAFETY: inputs and outputs are as long as their shapes say, and alive.
             let executed = unsafe { rank.projection.forward(&forward) }?;
-            verdict.count(executed, self.necessary(&rank.shard, runs));
+            verdict.count(number, executed, self.necessary(&rank.shard, runs));
         }
         verdict.uncut += self.uncut(runs);
         Ok(outputs)

@@ -13,13 +13,42 @@ pub struct Matrix {
     pub same_bits: bool,
 }
 
+/// Multiply-adds.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    executed: i64,
+    necessary: i64,
+}
+
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.executed += other.executed;
+        self.necessary += other.necessary;
+    }
+
+    fn to_json(self) -> Value {
+        json!({
+            "multiply_adds_executed": self.executed,
+            "multiply_adds_necessary": self.necessary,
+            "ratio": ratio(self.necessary, self.executed),
+        })
+    }
+
+    fn sum(counts: impl Iterator<Item = Count>) -> Count {
+        counts.fold(Count::default(), |mut sum, count| {
+            sum.add(count);
+            sum
+        })
+    }
+}
+
 /// One layer's three calls on all ranks.
 pub struct LayerVerdict {
     layer: i64,
     checkpoint_layer: i64,
     pub matrices: Vec<Matrix>,
-    executed: i64,
-    necessary: i64,
+    /// Of each rank, in all three calls.
+    ranks: Vec<Count>,
     /// Whether each rank of each call executed exactly what it had to.
     exact: bool,
     /// Multiply-adds of the uncut layer in the same calls.
@@ -34,16 +63,19 @@ pub struct Verdict<'a> {
 }
 
 impl LayerVerdict {
-    pub fn new(layer: i64, checkpoint_layer: i64) -> Self {
-        let matrices = Vec::new();
-        Self { layer, checkpoint_layer, matrices, executed: 0, necessary: 0, exact: true, uncut: 0 }
+    pub fn new(layer: i64, checkpoint_layer: i64, rank_count: usize) -> Self {
+        let ranks = vec![Count::default(); rank_count];
+        Self { layer, checkpoint_layer, matrices: Vec::new(), ranks, exact: true, uncut: 0 }
     }
 
     /// Adds one rank's call.
-    pub fn count(&mut self, executed: i64, necessary: i64) {
-        self.executed += executed;
-        self.necessary += necessary;
+    pub fn count(&mut self, rank: usize, executed: i64, necessary: i64) {
+        self.ranks[rank].add(Count { executed, necessary });
         self.exact &= executed == necessary;
+    }
+
+    fn total(&self) -> Count {
+        Count::sum(self.ranks.iter().copied())
     }
 
     fn passes(&self) -> bool {
@@ -54,6 +86,19 @@ impl LayerVerdict {
 
     fn largest_error(&self) -> f64 {
         self.matrices.iter().map(|matrix| matrix.error_over_bound).fold(0.0, f64::max)
+    }
+
+    fn print(&self) {
+        for matrix in &self.matrices {
+            println!(
+                "{:>5}  {:<6}  {:>11.3}  {:>11}  {:>12}",
+                self.checkpoint_layer,
+                matrix.name,
+                matrix.error_over_bound,
+                yes(matrix.same_bits),
+                yes(matrix.agrees)
+            );
+        }
     }
 
     fn to_json(&self) -> Value {
@@ -70,8 +115,9 @@ impl LayerVerdict {
             "checkpoint_layer": self.checkpoint_layer,
             "pass": self.passes(),
             "matrices": self.matrices.iter().map(matrix).collect::<Vec<_>>(),
-            "multiply_adds_executed": self.executed,
-            "multiply_adds_necessary": self.necessary,
+            "multiply_adds_executed": self.total().executed,
+            "multiply_adds_necessary": self.total().necessary,
+            "group_ratio": ratio(self.uncut, self.total().executed),
         })
     }
 }
@@ -81,13 +127,17 @@ impl Verdict<'_> {
         !self.layers.is_empty() && self.layers.iter().all(LayerVerdict::passes)
     }
 
-    fn sum(&self, count: impl Fn(&LayerVerdict) -> i64) -> i64 {
-        self.layers.iter().map(count).sum()
+    /// One rank's work in all layers.
+    fn of_rank(&self, rank: usize) -> Count {
+        Count::sum(self.layers.iter().map(|layer| layer.ranks[rank]))
     }
 
-    fn totals(&self) -> (i64, i64, i64) {
-        let executed = self.sum(|layer| layer.executed);
-        (executed, self.sum(|layer| layer.necessary), self.sum(|layer| layer.uncut))
+    fn total(&self) -> Count {
+        Count::sum(self.layers.iter().map(LayerVerdict::total))
+    }
+
+    fn group_ratio(&self) -> f64 {
+        ratio(self.layers.iter().map(|layer| layer.uncut).sum(), self.total().executed)
     }
 
     fn largest_error(&self) -> f64 {
@@ -95,7 +145,8 @@ impl Verdict<'_> {
     }
 
     pub fn to_json(&self) -> Value {
-        let (executed, necessary, uncut) = self.totals();
+        let Count { executed, necessary } = self.total();
+        let ranks = (0..self.ranks).map(|rank| self.of_rank(rank).to_json());
         json!({
             "pass": self.passes(),
             "family": self.family,
@@ -105,33 +156,36 @@ impl Verdict<'_> {
             "multiply_adds_executed": executed,
             "multiply_adds_necessary": necessary,
             "ratio": ratio(necessary, executed),
-            "group_ratio": ratio(uncut, executed),
+            "group_ratio": self.group_ratio(),
+            "per_rank": ranks.collect::<Vec<_>>(),
             "per_layer": self.layers.iter().map(LayerVerdict::to_json).collect::<Vec<_>>(),
         })
     }
 
     pub fn print(&self) {
         println!("layer  matrix  error/bound  calls agree  model agrees");
-        for layer in &self.layers {
-            for matrix in &layer.matrices {
-                println!(
-                    "{:>5}  {:<6}  {:>11.3}  {:>11}  {:>12}",
-                    layer.checkpoint_layer,
-                    matrix.name,
-                    matrix.error_over_bound,
-                    yes(matrix.same_bits),
-                    yes(matrix.agrees)
-                );
-            }
+        self.layers.iter().for_each(LayerVerdict::print);
+        println!("\n rank        executed       necessary  ratio");
+        for rank in 0..self.ranks {
+            print_count(&rank.to_string(), self.of_rank(rank), None);
         }
-        let (executed, necessary, uncut) = self.totals();
-        println!("\nfamily                   {}, {} ranks", self.family, self.ranks);
-        println!("multiply-adds executed   {}", grouped(executed));
-        println!("multiply-adds necessary  {}", grouped(necessary));
-        println!("ratio of each rank       {:.3}", ratio(necessary, executed));
-        println!("ratio of the group       {:.3}", ratio(uncut, executed));
-        println!("\n{}", if self.passes() { "PASS" } else { "FAIL" });
+        for layer in &self.layers {
+            let name = format!("layer {}", layer.checkpoint_layer);
+            let group = ratio(layer.uncut, layer.total().executed);
+            print_count(&name, layer.total(), Some(group));
+        }
+        print_count("all", self.total(), Some(self.group_ratio()));
+        let verdict = if self.passes() { "PASS" } else { "FAIL" };
+        println!("\n{}, {} ranks: {verdict}", self.family, self.ranks);
     }
+}
+
+/// A line of multiply-adds; against the uncut layer as well where the group's are told.
+fn print_count(name: &str, count: Count, group: Option<f64>) {
+    let (executed, necessary) = (grouped(count.executed), grouped(count.necessary));
+    let group = group.map_or(String::new(), |group| format!("  of the uncut layer {group:.3}"));
+    let ratio = ratio(count.necessary, count.executed);
+    println!("{name:>7} {executed:>13} {necessary:>15}  {ratio:.3}{group}");
 }
 
 fn yes(answer: bool) -> &'static str {
