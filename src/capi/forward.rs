@@ -1,7 +1,6 @@
 //! `xqkv_forward`: one call.
 
 use super::boundary;
-use super::handle::ensure_no_plan;
 use super::input::xqkv_input;
 use super::plain::{self, Plain};
 use super::plan::xqkv_plan;
@@ -164,7 +163,7 @@ impl xqkv_forward {
     }
 
     fn ensure_supported(&self) -> Result<(), Error> {
-        ensure_no_plan(self.plan)?;
+        xqkv_plan::ensure_none(self.plan)?;
         for (given, name) in [
             (!self.stream.is_null(), "stream"),
             (!self.wait_event.is_null(), "wait_event"),

@@ -12,9 +12,7 @@
 //! run on the object: those hold the reference itself. Destroying retires the slot, and whoever
 //! leaves a retired slot last empties it.
 
-use super::comm::xqkv_comm;
 use super::context::xqkv_context;
-use super::plan::xqkv_plan;
 use super::projection::xqkv_projection;
 use super::update::xqkv_update;
 use crate::error::{Error, Status, ensure};
@@ -74,26 +72,6 @@ macro_rules! opaque {
 opaque!(xqkv_context, "context", 1, Context, super::context::Context);
 opaque!(xqkv_projection, "projection", 2, Projection, super::projection::Held);
 opaque!(xqkv_update, "update", 3, Update, super::update::Held);
-
-/// Refuses a handle of a noun that this version cannot make yet.
-pub(super) fn ensure_no_comm(comm: *const xqkv_comm) -> Result<(), Error> {
-    ensure!(
-        comm.is_null(),
-        NotSupported,
-        "comm is not NULL, but this version has no communicators; outputs sharded by head need none"
-    );
-    Ok(())
-}
-
-/// Refuses a handle of a noun that this version cannot make yet.
-pub(super) fn ensure_no_plan(plan: *const xqkv_plan) -> Result<(), Error> {
-    ensure!(
-        plan.is_null(),
-        NotSupported,
-        "plan is not NULL, but this version has no plans; pass NULL"
-    );
-    Ok(())
-}
 
 /// Puts an object into the registry.
 pub(super) fn insert<T: Opaque>(reference: Arc<T::Object>) -> Result<*mut T, Error> {

@@ -5,7 +5,7 @@ use super::comm::xqkv_comm;
 use super::context::xqkv_context;
 use super::error::xqkv_error;
 use super::forward::xqkv_forward;
-use super::handle::{self, ensure_no_comm};
+use super::handle;
 use super::plain::{self, Plain, ensure_pointer};
 use super::shard::xqkv_shard;
 use super::spec::{read_spec, xqkv_spec};
@@ -269,7 +269,7 @@ pub(super) unsafe fn read_options(
     }
     // SAFETY: passed on.
     let options = unsafe { plain::read(options, "options") }?;
-    ensure_no_comm(options.comm)?;
+    xqkv_comm::ensure_none(options.comm)?;
     ensure!(options.flags == 0, InvalidArgument, "flags is {}; use 0", options.flags);
     let layers = Range { begin: options.layer_begin, count: options.layer_count };
     Ok(Options { split: options.split()?, layers })
