@@ -322,3 +322,25 @@ fn configurations_that_make_no_spec_are_refused() {
     fs::write(&config, good).unwrap();
     assert!(open(copy.path()).and_then(|checkpoint| checkpoint.spec()).is_ok());
 }
+
+#[test]
+fn a_bias_that_the_spec_denies_is_not_left_out_in_silence() {
+    let folder = root("examples/whisper");
+    let mut spec = open(&folder).unwrap().spec().unwrap();
+    spec.bias.value = false;
+    let whole = Split::Even { rank: 0, rank_count: 1 };
+    let error = load(&folder, &spec, whole, Range::default()).err().unwrap();
+    assert_eq!(error.status, Status::CheckpointMismatch);
+    assert!(error.message.contains("v_proj.bias"), "{error}");
+}
+
+#[test]
+fn a_spec_of_another_depth_is_refused() {
+    let folder = root("tests/data/mllama");
+    let mut spec = open(&folder).unwrap().spec().unwrap();
+    spec.layer_count = 1 << 40;
+    let layers = Range { begin: 0, count: 1 };
+    let whole = Split::Even { rank: 0, rank_count: 1 };
+    let error = load(&folder, &spec, whole, layers).err().unwrap();
+    assert_eq!(error.status, Status::CheckpointMismatch);
+}
