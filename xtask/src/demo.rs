@@ -20,7 +20,7 @@ pub fn run() -> Result<(), String> {
 /// Builds the shared library, and gives a folder in which it has the name that programs linked
 /// against it look for.
 pub fn library() -> Result<PathBuf, String> {
-    Run::cargo(&["build", "--quiet", "--release", "--package", "xqkv", "--lib"]).succeed()?;
+    Run::cargo(&["build", "--release", "--package", "xqkv", "--lib"]).succeed()?;
     let folder = target().join("demo");
     fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let built = target().join("release/libxqkv.so");

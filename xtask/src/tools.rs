@@ -48,7 +48,7 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "nm",
         probe: &["--version"],
-        checks: "exported symbols and the SONAME",
+        checks: "exported symbols, the SONAME, and that sanitizers are linked",
         install: "apt-get install binutils",
     },
     Tool {
