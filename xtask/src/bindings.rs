@@ -3,6 +3,7 @@
 use crate::demo;
 use crate::python;
 use crate::run::{Run, root};
+use std::path::PathBuf;
 use std::process::Command;
 
 const REQUIREMENTS: &str = "tests/python/requirements.txt";
@@ -52,12 +53,19 @@ pub fn go() -> Result<(), String> {
     go(&["run", "./sample", "../../tests/data/t5"]).succeed()
 }
 
+/// gofmt is beside the go command's own files, not always on the path.
 fn ensure_formatted() -> Result<(), String> {
-    let folder = root().join("bindings/go");
-    let output = Command::new("gofmt").args(["-l", "."]).current_dir(folder).output();
-    let listed = output.map_err(|error| format!("gofmt: {error}"))?.stdout;
+    let place = printed(Command::new("go").args(["env", "GOROOT"]))?;
+    let gofmt = PathBuf::from(place.trim()).join("bin/gofmt");
+    let listed = printed(Command::new(gofmt).args(["-l", "."]))?;
     match listed.is_empty() {
         true => Ok(()),
-        false => Err(format!("gofmt would change {}", String::from_utf8_lossy(&listed).trim())),
+        false => Err(format!("gofmt would change {}", listed.trim())),
     }
+}
+
+fn printed(command: &mut Command) -> Result<String, String> {
+    let output = command.current_dir(root().join("bindings/go")).output();
+    let output = output.map_err(|error| format!("{command:?}: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
