@@ -73,6 +73,30 @@ static void the_child_of_a_fork_can_go_on(void) {
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+static void destroy_at_the_end(void *handle) {
+    xqkv_error own;
+    CHECK(xqkv_projection_destroy(handle, &own) == XQKV_STATUS_OK);
+}
+
+static pthread_key_t last_breath;
+
+static void *end_with_a_handle(void *handle) {
+    xqkv_context_destroy(NULL, NULL); /* so that the library has what it keeps for a thread, and loses it first */
+    pthread_setspecific(last_breath, handle);
+    return NULL;
+}
+
+/* A handle may be destroyed by what runs when a thread ends, as Go's and Python's threads do it. */
+static void a_thread_may_destroy_at_its_end(void) {
+    pthread_t thread;
+    xqkv_projection *held = ready_projection(2);
+    CHECK(pthread_key_create(&last_breath, destroy_at_the_end) == 0);
+    CHECK(pthread_create(&thread, NULL, end_with_a_handle, held) == 0);
+    pthread_join(thread, NULL);
+    CHECK(pthread_key_delete(last_breath) == 0);
+    CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection", xqkv_projection_destroy(held, &error));
+}
+
 /* Enough work that the pool is used: every row of a batch has the bits it has alone, on any number of threads. */
 static void large_calls_give_the_same_bits_on_any_number_of_threads(void) {
     enum { ROWS = 300, WIDTH = 64 };
@@ -111,6 +135,7 @@ int main(void) {
     beside_forwards(nothing);
     beside_forwards(commit_generations);
     the_child_of_a_fork_can_go_on();
+    a_thread_may_destroy_at_its_end();
     beside_forwards(destroy);
     large_calls_give_the_same_bits_on_any_number_of_threads();
     return check_done();

@@ -70,15 +70,19 @@ pub fn caught<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     DEPTH.set(DEPTH.get() + 1);
     let outcome = panic::catch_unwind(AssertUnwindSafe(body));
     DEPTH.set(DEPTH.get() - 1);
-    outcome.map_err(|_| MESSAGE.take().unwrap_or_else(|| "without a message".to_owned()))
+    // A thread that is ending may have no place for the message any more.
+    let message = || MESSAGE.try_with(Cell::take).ok().flatten();
+    outcome.map_err(|_| message().unwrap_or_else(|| "without a message".to_owned()))
 }
 
 /// Panics inside `caught` are kept quiet; all others go where they went before.
 fn install_hook() {
     let previous = panic::take_hook();
-    panic::set_hook(Box::new(move |info| match DEPTH.get() {
-        0 => previous(info),
-        _ => MESSAGE.set(Some(described(info))),
+    panic::set_hook(Box::new(move |info| {
+        if DEPTH.get() == 0 {
+            return previous(info);
+        }
+        let _ = MESSAGE.try_with(|place| place.set(Some(described(info))));
     }));
 }
 

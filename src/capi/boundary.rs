@@ -14,7 +14,7 @@ thread_local! {
 /// Runs a fallible body.
 pub(super) fn call(error: *mut xqkv_error, body: impl FnOnce() -> Result<(), Error>) -> Status {
     let outcome = log::caught(body).unwrap_or_else(|panic| Err(report(panic)));
-    CALL_LOG.take();
+    take_log();
     // SAFETY: every exported function documents `error` as NULL or a writable xqkv_error.
     unsafe { xqkv_error::write(error, &outcome) };
     outcome.map_or_else(|error| error.status, |()| Status::Ok)
@@ -27,12 +27,17 @@ pub(super) fn value<T>(fallback: T, body: impl FnOnce() -> T) -> T {
 
 /// Names the log that a panic in the running call belongs to.
 pub(super) fn report_to(log: &Log) {
-    CALL_LOG.replace(Some(log.clone()));
+    // A thread that is ending has no such place any more, and may still destroy its handles.
+    let _ = CALL_LOG.try_with(|place| place.replace(Some(log.clone())));
+}
+
+fn take_log() -> Option<Log> {
+    CALL_LOG.try_with(RefCell::take).ok().flatten()
 }
 
 fn report(panic: String) -> Error {
     let message = format!("the library panicked, please report it: {panic}");
-    if let Some(log) = CALL_LOG.take() {
+    if let Some(log) = take_log() {
         log.write(log::Level::Error, &message);
     }
     Error::new(Status::Panic, message)
