@@ -45,6 +45,8 @@ static void stale_truncated_and_other_kinds_are_refused(void) {
     refused_everywhere((uintptr_t)context & UINT32_MAX);
     CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "context", xqkv_context_get_info((const xqkv_context *)projection, &info, &error));
     CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection", xqkv_projection_destroy((xqkv_projection *)context, &error));
+    for (uintptr_t kind = 0; kind < 256; kind += 2)
+        if ((((uintptr_t)context ^ kind) & 0xff) != ((uintptr_t)context & 0xff)) refused_everywhere((uintptr_t)context ^ kind);
     CHECK(xqkv_handle_count() == 2);
     CHECK_OK(xqkv_context_destroy(context, &error));
     CHECK_OK(xqkv_projection_destroy(projection, &error));

@@ -102,6 +102,8 @@ pub(super) fn remove<T: Opaque>(handle: *mut T) -> Result<(), Error> {
     if handle.is_null() {
         return Ok(());
     }
+    // Looked up first, so that a handle whose kind was forged cannot remove another's object.
+    let _object = get(handle.cast_const())?;
     let (slot, generation) = locate(handle.cast_const())?;
     let users = slot.retire(generation).ok_or_else(|| dead::<T>())?;
     LIVE.fetch_sub(1, Ordering::Relaxed);
