@@ -47,15 +47,33 @@ pub enum Status {
     DuplicatePart = 114,
     /// The memory for an answer is too small; the bytes it needs were told. Effect: none.
     BufferTooSmall = 115,
+    /// A pointer is not to memory that the context's device can use: host memory where the device's
+    /// is needed, or the reverse, or another device's. Effect: none.
+    WrongMemory = 116,
     /// Weights that the call needs were not loaded; the message names them. Effect: none.
     NotReady = 201,
     /// The workspace is smaller than the call's minimum. Effect: none.
     WorkspaceTooSmall = 202,
     /// An earlier panic may have corrupted this handle; destroy it. Effect: none.
     HandlePoisoned = 203,
+    /// A call in a stream capture has no plan and would have to make one; make a plan before the
+    /// capture begins, or run such a call once. Effect: none.
+    PlanNeeded = 204,
+    /// The plan was made for another shape of call, or for weights that lay elsewhere; the message
+    /// names the difference. Effect: none.
+    PlanMismatch = 205,
     /// This version, build or backend does not do this; the message says what would work.
     /// Effect: none.
     NotSupported = 301,
+    /// A vendor's shared library was not found; the message lists the names tried. Effect: none.
+    LibraryMissing = 302,
+    /// A vendor's shared library is too old, or lacks a symbol that is needed. Effect: none.
+    LibraryUnsuitable = 303,
+    /// No device answers, or not the one asked for. Effect: none.
+    NoDevice = 304,
+    /// The device's driver or library refused a call before any work was launched; the message has
+    /// its own words. Effect: none.
+    DeviceRefused = 305,
     /// Memory ran out. Effect: none.
     OutOfMemory = 401,
     /// A thread could not be started. Effect: none.
@@ -74,6 +92,9 @@ pub enum Status {
     CheckpointMissingTensor = 505,
     /// The checkpoint has what the spec says does not exist, such as a bias. Effect: none.
     CheckpointMismatch = 506,
+    /// The device's driver or library failed once work had been launched; the message has its own
+    /// words. Effect: outputs undefined.
+    DeviceFailed = 601,
     /// The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
     /// outputs of the call undefined.
     Panic = 901,
@@ -143,10 +164,17 @@ named_enum!(Status {
     LayerOutOfRange => c"XQKV_STATUS_LAYER_OUT_OF_RANGE",
     DuplicatePart => c"XQKV_STATUS_DUPLICATE_PART",
     BufferTooSmall => c"XQKV_STATUS_BUFFER_TOO_SMALL",
+    WrongMemory => c"XQKV_STATUS_WRONG_MEMORY",
     NotReady => c"XQKV_STATUS_NOT_READY",
     WorkspaceTooSmall => c"XQKV_STATUS_WORKSPACE_TOO_SMALL",
     HandlePoisoned => c"XQKV_STATUS_HANDLE_POISONED",
+    PlanNeeded => c"XQKV_STATUS_PLAN_NEEDED",
+    PlanMismatch => c"XQKV_STATUS_PLAN_MISMATCH",
     NotSupported => c"XQKV_STATUS_NOT_SUPPORTED",
+    LibraryMissing => c"XQKV_STATUS_LIBRARY_MISSING",
+    LibraryUnsuitable => c"XQKV_STATUS_LIBRARY_UNSUITABLE",
+    NoDevice => c"XQKV_STATUS_NO_DEVICE",
+    DeviceRefused => c"XQKV_STATUS_DEVICE_REFUSED",
     OutOfMemory => c"XQKV_STATUS_OUT_OF_MEMORY",
     ThreadFailed => c"XQKV_STATUS_THREAD_FAILED",
     TooManyHandles => c"XQKV_STATUS_TOO_MANY_HANDLES",
@@ -156,6 +184,7 @@ named_enum!(Status {
     CheckpointUnknownFamily => c"XQKV_STATUS_CHECKPOINT_UNKNOWN_FAMILY",
     CheckpointMissingTensor => c"XQKV_STATUS_CHECKPOINT_MISSING_TENSOR",
     CheckpointMismatch => c"XQKV_STATUS_CHECKPOINT_MISMATCH",
+    DeviceFailed => c"XQKV_STATUS_DEVICE_FAILED",
     Panic => c"XQKV_STATUS_PANIC",
 });
 

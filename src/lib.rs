@@ -15,6 +15,8 @@ pub mod capi;
 pub mod dtype;
 /// Statuses and messages.
 pub mod error;
+/// Vendors' shared libraries, found at run time.
+pub mod library;
 /// Lines for the engine, and panics kept quiet.
 pub mod log;
 /// The layer: its shard, its weights, and forward.

@@ -1,15 +1,24 @@
 //! The layer: Q when there are decoder rows, K and V when there are encoder rows. Holds this
 //! rank's weights as versions, of which each forward runs on exactly one.
 
-use crate::backend::{Backend, Matrix, Product, Weights};
-use crate::error::{Error, ensure, listed};
+mod current;
+mod plan;
+mod version;
+
+pub use plan::Plan;
+
+use crate::backend::{Backend, Form, Job, Lane, Numerics, Output, PlanOptions, Side, Weights};
+use crate::error::{Error, ensure};
 use crate::shard::Shard;
-use crate::spec::{Part, Parts, Spec};
+use crate::spec::{Part, Spec};
 use crate::stats::Counts;
 use crate::view::{Footprint, Rows, View, ensure_disjoint};
-use crate::weights::{Change, Kind, Place, Update};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use crate::weights::Update;
+use current::Current;
+use plan::CallShape;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use version::{Version, form, matrix_of};
 
 /// One call, its inputs and views checked one by one. A side is None when its input is absent or
 /// this rank has no heads of it.
@@ -22,6 +31,8 @@ pub struct Call {
     pub decoder: Option<DecoderSide>,
     /// Encoder rows and where their results go.
     pub encoder: Option<EncoderSide>,
+    /// Where a device's work is put.
+    pub lane: Lane,
 }
 
 /// What Q is made from and written to.
@@ -42,34 +53,41 @@ pub struct EncoderSide {
     pub value: View,
 }
 
+/// What one forward did.
+#[derive(Clone, Copy, Debug)]
+pub struct Done {
+    /// Work, counted where it was done.
+    pub counts: Counts,
+    /// Which commit's weights it ran on.
+    pub weights_version: u64,
+    /// Plans that were made for it.
+    pub plans_made: u64,
+}
+
 /// This rank's shard of Wq, Wk and Wv of all its layers, on one backend.
 pub struct Projection {
     backend: Arc<dyn Backend>,
     spec: Spec,
     shard: Shard,
-    current: RwLock<Arc<Version>>,
-    /// Commits come one after the other; forwards do not wait for them.
-    committing: Mutex<()>,
-}
-
-/// The weights after one commit. Versions share what they have in common.
-#[derive(Clone, Default)]
-struct Version {
+    form: Form,
+    current: Current<Version>,
+    /// Plans that were made for calls without one, the oldest first.
+    plans: Mutex<Vec<Arc<Plan>>>,
+    /// Tells this projection's plans from others'.
     number: u64,
-    layers: BTreeMap<i64, Parts<PartWeights>>,
 }
 
-#[derive(Clone, Default)]
-struct PartWeights {
-    weight: Option<Weights>,
-    bias: Option<Arc<[f32]>>,
-}
+/// Plans that are kept for calls without one.
+const MOST_PLANS: usize = 64;
 
 impl Projection {
     /// A projection without weights, for a checked spec and its shard.
-    pub fn new(backend: Arc<dyn Backend>, spec: Spec, shard: Shard) -> Self {
-        let (current, committing) = (RwLock::default(), Mutex::new(()));
-        Self { backend, spec, shard, current, committing }
+    pub fn new(backend: Arc<dyn Backend>, spec: Spec, shard: Shard, numerics: Numerics) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let form = form(&spec, &shard, numerics);
+        let (current, plans) = (Current::new(Version::default()), Mutex::default());
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { backend, spec, shard, form, current, plans, number }
     }
 
     /// The uncut layers.
@@ -82,33 +100,47 @@ impl Projection {
         &self.shard
     }
 
-    /// The number of the last commit.
-    pub fn weights_version(&self) -> u64 {
-        self.current().number
+    /// The device that it runs on.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
-    /// Projects what the call gives rows for, and tells on which version of the weights.
+    /// The number of the last commit.
+    pub fn weights_version(&self) -> u64 {
+        self.current.read().number
+    }
+
+    /// Projects what the call gives rows for, by the plan if there is one.
     ///
     /// # Safety
     /// The call's rows can be read and its views written, and nobody else writes the rows or
     /// touches the views meanwhile.
-    pub unsafe fn forward(&self, call: &Call) -> Result<(Counts, u64), Error> {
+    pub unsafe fn forward(&self, call: &Call, plan: Option<&Plan>) -> Result<Done, Error> {
         self.check(call)?;
-        let version = self.current();
-        version.ensure_ready(&self.spec, call)?;
-        let mut products = Vec::new();
-        if let Some(DecoderSide { rows, query }) = &call.decoder {
-            products.push(self.product(&version, call.layer, 0, Part::Query, rows, query));
-        }
-        if let Some(EncoderSide { rows, key, value }) = &call.encoder {
-            for at in 0..call.layer_count {
-                products.push(self.product(&version, call.layer, at, Part::Key, rows, key));
-                products.push(self.product(&version, call.layer, at, Part::Value, rows, value));
+        let version = self.current.read();
+        let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
+        let job = self.job(call, weights);
+        let (counts, plans_made) = match plan {
+            Some(plan) => {
+                self.ensure_suits(plan, call, &job)?;
+                // SAFETY: passed on; the call was checked, and all it needs is loaded.
+                (unsafe { self.backend.run(&plan.device, &job) }?, 0)
             }
-        }
-        // SAFETY: passed on; the call was checked, and all it needs is loaded.
-        let counts = unsafe { self.backend.run(&products) }?;
-        Ok((counts, version.number))
+            None => {
+                let (plan, plans_made) = self.find_or_make_plan(call, &job)?;
+                // SAFETY: as above.
+                (unsafe { self.backend.run(&plan.device, &job) }?, plans_made)
+            }
+        };
+        Ok(Done { counts, weights_version: version.number, plans_made })
+    }
+
+    /// Prepares calls of this shape, with at most as many rows of each side.
+    pub fn plan(&self, call: &Call, options: &PlanOptions) -> Result<Plan, Error> {
+        self.check(call)?;
+        let version = self.current.read();
+        let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
+        self.make_plan(call, &self.job(call, weights), options)
     }
 
     /// An update that changes nothing yet.
@@ -116,59 +148,89 @@ impl Projection {
         Update::new(self.spec.clone(), self.shard)
     }
 
+    /// Bytes of the backend's memory that committing the update would take.
+    pub fn commit_bytes(&self, update: &Update) -> Result<usize, Error> {
+        let version = self.current.read();
+        let stock = version.stock(&self.form, update, self.shard.layers.begin);
+        self.backend.weight_bytes(&stock, version.weights.as_ref())
+    }
+
     /// Makes a new version of what the update changes and what it leaves, and gives its number.
+    /// Forwards do not wait for it.
     pub fn commit(&self, update: &Update) -> Result<u64, Error> {
-        let _one_at_a_time = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = Version::clone(&self.current());
-        next.number += 1;
-        for (&place, change) in update.changes() {
-            self.apply(&mut next, place, change)?;
-        }
+        let writer = self.current.write();
+        let version = writer.read();
+        let stock = version.stock(&self.form, update, self.shard.layers.begin);
+        let weights = self.backend.load(&stock, version.weights.as_ref())?;
+        let next = version.next(&stock, weights);
         let number = next.number;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        // Readers that are running keep the old version; this reference must not be the last.
+        drop(version);
+        writer.replace(next);
         Ok(number)
     }
 
-    fn current(&self) -> Arc<Version> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn apply(&self, next: &mut Version, place: Place, change: &Change) -> Result<(), Error> {
-        let (layer, part, kind) = place;
-        let target = &mut next.layers.entry(layer).or_default()[part];
-        match (change, kind) {
-            (Change::Weight(bytes), _) => target.weight = self.load(part, bytes)?,
-            (Change::Bias(elements), _) => target.bias = Some(elements.as_slice().into()),
-            (Change::Clear, Kind::Weight) => target.weight = None,
-            (Change::Clear, Kind::Bias) => target.bias = None,
+    fn job<'a>(&'a self, call: &'a Call, weights: &'a Weights) -> Job<'a> {
+        let output = |name, part, view| Some(Output { name, matrix: matrix_of(part), view });
+        let decoder = call.decoder.as_ref().map(|DecoderSide { rows, query }| Side {
+            name: "decoder",
+            rows,
+            outputs: [output("query", Part::Query, query), None],
+        });
+        let encoder = call.encoder.as_ref().map(|EncoderSide { rows, key, value }| Side {
+            name: "encoder",
+            rows,
+            outputs: [output("key", Part::Key, key), output("value", Part::Value, value)],
+        });
+        Job {
+            form: &self.form,
+            weights,
+            layer: (call.layer - self.shard.layers.begin) as usize,
+            layer_count: call.layer_count as usize,
+            sides: [decoder, encoder],
+            lane: call.lane,
         }
-        Ok(())
     }
 
-    /// The backend's form of a part's rows; None when this rank has none.
-    fn load(&self, part: Part, bytes: &[u8]) -> Result<Option<Weights>, Error> {
-        let outputs = self.shard.outputs(&self.spec, part).count as usize;
-        let inputs = self.spec.inputs(part) as usize;
-        if outputs == 0 {
-            return Ok(None);
-        }
-        let matrix = Matrix { outputs, inputs, dtype: self.spec.weight_dtype, bytes };
-        self.backend.load(&matrix).map(Some)
+    fn ensure_suits(&self, plan: &Plan, call: &Call, job: &Job<'_>) -> Result<(), Error> {
+        ensure!(
+            plan.owner == self.number,
+            PlanMismatch,
+            "the plan was made by another projection; make one with xqkv_plan_create for this one"
+        );
+        plan.shape.ensure_fits(call)?;
+        self.backend.ensure_suits(&plan.device, job)
     }
 
-    fn product<'a>(
+    fn make_plan(
         &self,
-        version: &'a Version,
-        first_layer: i64,
-        at: i64,
-        part: Part,
-        rows: &'a Rows,
-        view: &'a View,
-    ) -> Product<'a> {
-        let loaded = &version.layers[&(first_layer + at)][part];
-        let weights = loaded.weight.as_ref().expect("ensure_ready found every weight");
-        let bias = loaded.bias.as_deref().filter(|_| self.spec.bias[part]);
-        Product { rows, weights, bias, scale: self.spec.scale[part], view, layer: at }
+        call: &Call,
+        job: &Job<'_>,
+        options: &PlanOptions,
+    ) -> Result<Plan, Error> {
+        let shape = CallShape::of(call, options.alignment);
+        let device = self.backend.plan(job, options)?;
+        let plan = Plan { device, shape, owner: self.number };
+        self.ensure_suits(&plan, call, job)?;
+        Ok(plan)
+    }
+
+    /// The plan of an earlier call like this one, or a new one; and how many were made.
+    fn find_or_make_plan(&self, call: &Call, job: &Job<'_>) -> Result<(Arc<Plan>, u64), Error> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = plans.iter().find(|plan| self.ensure_suits(plan, call, job).is_ok()).cloned();
+        self.backend.ensure_runnable(job, found.is_some())?;
+        if let Some(plan) = found {
+            return Ok((plan, 0));
+        }
+        let alignment = call.common_alignment();
+        let options = PlanOptions { workspace_limit: None, alignment };
+        let plan = Arc::new(self.make_plan(call, job, &options)?);
+        if plans.len() == MOST_PLANS {
+            plans.remove(0);
+        }
+        plans.push(plan.clone());
+        Ok((plan, 1))
     }
 
     /// Refuses layers that this rank does not hold, and outputs that share memory.
@@ -185,11 +247,11 @@ impl Projection {
             layers.begin,
             layers.end() - 1
         );
-        let (inputs, outputs) = call.footprints();
+        let (inputs, outputs) = (call.inputs(), call.outputs());
         for (number, output) in outputs.iter().enumerate() {
-            for other in inputs.iter().chain(&outputs[number + 1..]) {
-                ensure_disjoint(*output, *other)?;
-            }
+            let others = inputs.iter().chain(&outputs[number + 1..]).flatten();
+            let Some(output) = output else { continue };
+            others.into_iter().try_for_each(|other| ensure_disjoint(*output, *other))?;
         }
         Ok(())
     }
@@ -198,48 +260,34 @@ impl Projection {
 type Named<'a> = (&'static str, &'a Footprint);
 
 impl Call {
-    /// The memory that is read and the memory that is written.
-    fn footprints(&self) -> (Vec<Named<'_>>, Vec<Named<'_>>) {
-        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        if let Some(side) = &self.decoder {
-            inputs.push(("decoder", side.rows.footprint()));
-            outputs.push(("query", side.query.footprint()));
-        }
-        if let Some(side) = &self.encoder {
-            inputs.push(("encoder", side.rows.footprint()));
-            outputs.push(("key", side.key.footprint()));
-            outputs.push(("value", side.value.footprint()));
-        }
-        (inputs, outputs)
+    /// The memory that is read.
+    fn inputs(&self) -> [Option<Named<'_>>; 2] {
+        let decoder = self.decoder.as_ref().map(|side| ("decoder", side.rows.footprint()));
+        let encoder = self.encoder.as_ref().map(|side| ("encoder", side.rows.footprint()));
+        [decoder, encoder]
+    }
+
+    /// The memory that is written.
+    fn outputs(&self) -> [Option<Named<'_>>; 3] {
+        let query = self.decoder.as_ref().map(|side| ("query", side.query.footprint()));
+        let key = self.encoder.as_ref().map(|side| ("key", side.key.footprint()));
+        let value = self.encoder.as_ref().map(|side| ("value", side.value.footprint()));
+        [query, key, value]
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let named = self.inputs().into_iter().chain(self.outputs()).flatten();
+        named.map(|(name, footprint)| (name, footprint.address()))
+    }
+
+    /// 16, which is all that vector loads ask for, or less if an address is a multiple of less.
+    fn common_alignment(&self) -> usize {
+        let powers = self.addresses().map(|(_, address)| 1 << address.trailing_zeros().min(4));
+        powers.min().unwrap_or(16)
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> {
         let query = self.decoder.iter().map(|_| Part::Query);
         query.chain(self.encoder.iter().flat_map(|_| [Part::Key, Part::Value]))
-    }
-}
-
-impl Version {
-    /// Refuses a call that needs what was not loaded, and names it.
-    fn ensure_ready(&self, spec: &Spec, call: &Call) -> Result<(), Error> {
-        let mut missing = Vec::new();
-        for layer in call.layer..call.layer + call.layer_count {
-            for part in call.parts() {
-                let loaded = self.layers.get(&layer).map(|layer| &layer[part]);
-                if loaded.is_none_or(|loaded| loaded.weight.is_none()) {
-                    missing.push(format!("{} weight of layer {layer}", part.name()));
-                }
-                if spec.bias[part] && loaded.is_none_or(|loaded| loaded.bias.is_none()) {
-                    missing.push(format!("{} bias of layer {layer}", part.name()));
-                }
-            }
-        }
-        ensure!(
-            missing.is_empty(),
-            NotReady,
-            "not loaded: {}; put them with xqkv_update_put or read a checkpoint, and commit",
-            listed(&missing)
-        );
-        Ok(())
     }
 }

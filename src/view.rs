@@ -194,6 +194,11 @@ impl Footprint {
         Ok(Self { address, element, axes, span })
     }
 
+    /// Where the first element is.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+
     /// Whether the two have no byte in common, as far as can be told from ranges and strides.
     pub fn is_disjoint_from(&self, other: &Footprint) -> bool {
         let (first, second) =

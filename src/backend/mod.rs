@@ -4,12 +4,15 @@
 //! What it is given was checked: sizes are positive, addresses are right, and outputs are disjoint
 //! from each other and from inputs.
 
+mod cuda;
 mod host;
 
+pub use cuda::answers as cuda_answers;
 pub use host::InstructionSet;
 
 use crate::dtype::Dtype;
 use crate::error::Error;
+use crate::log::Log;
 use crate::stats::Counts;
 use crate::view::{Rows, View};
 use std::any::Any;
@@ -21,49 +24,240 @@ pub trait Backend: Send + Sync {
     /// What this backend turned out to be.
     fn info(&self) -> Info;
 
-    /// Takes a copy of a matrix in the form that the device multiplies with.
-    fn load(&self, matrix: &Matrix<'_>) -> Result<Weights, Error>;
+    /// Bytes of the device's memory that `load` would take for this stock.
+    fn weight_bytes(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<usize, Error>;
 
-    /// Runs products, all of them or, on an error, none that anyone may rely on.
+    /// Makes weights of a stock, in the form that the device multiplies with. What the stock keeps
+    /// is taken from the weights before.
+    fn load(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<Weights, Error>;
+
+    /// Does all that is slow for jobs like this one, with at most as many rows.
+    fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error>;
+
+    /// Refuses a job that lies otherwise in memory than the one the plan was made for.
+    fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error>;
+
+    /// Refuses memory that the device cannot use, and a stream that no plan can be made on now.
+    /// Asks the device's driver, so it is for jobs that come without a plan.
+    fn ensure_runnable(&self, job: &Job<'_>, has_plan: bool) -> Result<(), Error>;
+
+    /// Runs a job by a plan that suits it.
     ///
     /// # Safety
-    /// The rows can be read and the views written for as long as the call works on them, and
+    /// The rows can be read and the views written for as long as the device works on them, and
     /// nobody else writes the rows or touches the views meanwhile.
-    unsafe fn run(&self, products: &[Product<'_>]) -> Result<Counts, Error>;
+    unsafe fn run(&self, plan: &Plan, job: &Job<'_>) -> Result<Counts, Error>;
+
+    /// Refuses an address of memory that is not of this kind.
+    fn ensure_memory(&self, memory: Memory, address: usize, name: &str) -> Result<(), Error>;
+
+    /// A copy of bytes in the device's memory.
+    fn fetch(&self, address: usize, bytes: usize) -> Result<Vec<u8>, Error>;
+
+    /// Frees the memory of weights that nobody holds any more: after what is now on these streams,
+    /// or at once if there are none. Tells how many bytes still wait for their stream.
+    fn reclaim(&self, streams: &[usize]) -> Result<usize, Error>;
 }
 
-/// A matrix in host memory: `outputs` rows of `inputs` elements, packed.
-pub struct Matrix<'a> {
-    /// Rows.
+/// What every layer holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Form {
+    /// How many layers there are.
+    pub layer_count: usize,
+    /// What the matrices are kept in.
+    pub dtype: Dtype,
+    /// The matrices of a layer.
+    pub matrices: Vec<MatrixForm>,
+    /// How results may be computed.
+    pub numerics: Numerics,
+}
+
+/// One matrix of a layer, and what becomes of its product.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatrixForm {
+    /// Rows; 0 if this rank has none.
     pub outputs: usize,
     /// Columns.
     pub inputs: usize,
-    /// What the elements are.
-    pub dtype: Dtype,
-    /// The elements, in any alignment.
-    pub bytes: &'a [u8],
+    /// Multiplies the sum and its bias.
+    pub scale: f32,
+    /// Whether a bias is added.
+    pub has_bias: bool,
+    /// Neighbours with the same number multiply the same rows, so a device may stack them.
+    pub stack: usize,
 }
 
-/// A matrix as its backend keeps it; cheap to share. Only the backend that loaded it can look in.
+/// What a device may do that changes bits. Of no effect where it would not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numerics {
+    /// f32 products may round their inputs to 10 bits of fraction.
+    pub tensor_float: bool,
+    /// A row's bits must not depend on how many rows come along.
+    pub batch_invariant: bool,
+}
+
+/// The matrices and biases that weights are made of: `matrices` of each layer in turn.
+pub struct Stock<'a> {
+    /// What every layer holds.
+    pub form: &'a Form,
+    /// Layer by layer, matrix by matrix.
+    pub contents: Vec<Content<'a>>,
+}
+
+/// What stands in the place of one matrix.
+#[derive(Clone, Copy, Default)]
+pub struct Content<'a> {
+    /// The matrix.
+    pub weight: WeightSource<'a>,
+    /// Its bias.
+    pub bias: BiasSource<'a>,
+}
+
+/// Where a matrix comes from.
+#[derive(Clone, Copy, Default)]
+pub enum WeightSource<'a> {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It is the one that was there before.
+    Kept,
+    /// [outputs, inputs] packed, in host memory, of the form's dtype; copied.
+    Copied(&'a [u8]),
+    /// In the device's memory, used in place.
+    Borrowed(Borrowed),
+}
+
+/// A matrix in memory of the device that is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Borrowed {
+    /// The first element.
+    pub address: usize,
+    /// Elements from one row to the next.
+    pub row_stride: i64,
+}
+
+/// Where a bias comes from.
+#[derive(Clone, Copy, Default)]
+pub enum BiasSource<'a> {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It is the one that was there before.
+    Kept,
+    /// One element for each output; copied.
+    Copied(&'a [f32]),
+}
+
+/// Weights as their backend keeps them; cheap to share. Only the backend that loaded them can look
+/// in.
 #[derive(Clone)]
 pub struct Weights(Arc<dyn Any + Send + Sync>);
 
+/// Products to run together: for each side and each of its outputs, and each layer,
 /// view[layer] = scale · (rows · weightsᵀ + bias), rounded once.
 #[derive(Clone, Copy)]
-pub struct Product<'a> {
+pub struct Job<'a> {
+    /// What the weights hold.
+    pub form: &'a Form,
+    /// Of this same backend.
+    pub weights: &'a Weights,
+    /// The first layer, counted in the form.
+    pub layer: usize,
+    /// How many layers share the rows.
+    pub layer_count: usize,
+    /// At most two different inputs.
+    pub sides: [Option<Side<'a>>; 2],
+    /// Where a device's work is put.
+    pub lane: Lane,
+}
+
+/// Rows, and what they are multiplied with.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// For messages.
+    pub name: &'static str,
     /// Read: [rows, inputs].
     pub rows: &'a Rows,
-    /// Of this same backend: [outputs, inputs].
-    pub weights: &'a Weights,
-    /// Added to each row: [outputs].
-    pub bias: Option<&'a [f32]>,
-    /// Multiplies the sum and its bias.
-    pub scale: f32,
+    /// The products.
+    pub outputs: [Option<Output<'a>>; 2],
+}
+
+/// One product of a side.
+#[derive(Clone, Copy)]
+pub struct Output<'a> {
+    /// For messages.
+    pub name: &'static str,
+    /// Which of the form's matrices.
+    pub matrix: usize,
     /// Written: [layers, rows, heads, width], with heads · width = outputs.
     pub view: &'a View,
-    /// Which of the view's layers.
-    pub layer: i64,
 }
+
+impl<'a> Job<'a> {
+    /// The sides that are there.
+    pub fn sides(&self) -> impl Iterator<Item = Side<'a>> {
+        self.sides.into_iter().flatten()
+    }
+}
+
+impl<'a> Side<'a> {
+    /// The products that are there.
+    pub fn outputs(&self) -> impl Iterator<Item = Output<'a>> {
+        self.outputs.into_iter().flatten()
+    }
+}
+
+/// Where a device's work is put: addresses of the engine's objects, 0 for none. All 0 on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lane {
+    /// The stream; 0 is the device's default stream.
+    pub stream: usize,
+    /// An event to wait for first.
+    pub wait_event: usize,
+    /// An event to record last.
+    pub signal_event: usize,
+    /// Scratch memory of the device.
+    pub workspace: usize,
+    /// Its size.
+    pub workspace_bytes: usize,
+}
+
+/// How a plan is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Most scratch memory that calls will lend.
+    pub workspace_limit: Option<usize>,
+    /// Every address of every call will be a multiple of so many bytes.
+    pub alignment: usize,
+}
+
+/// All that is slow about a kind of job, done. Immutable, and cheap to share.
+#[derive(Clone)]
+pub struct Plan {
+    /// Scratch memory with which the plan runs best; it runs with none as well.
+    pub workspace_bytes: usize,
+    inner: Arc<dyn Any + Send + Sync>,
+}
+
+/// Whose memory an address is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// The process's.
+    Host,
+    /// The backend's device's.
+    Device,
+}
+
+/// The engine's way to give device memory. Addresses and streams are numbers here.
+pub struct Allocator {
+    /// Bytes, alignment and stream to an address, or 0.
+    pub allocate: Box<Allocate>,
+    /// Takes address, bytes and stream.
+    pub free: Box<Free>,
+}
+
+type Allocate = dyn Fn(usize, usize, usize) -> usize + Send + Sync;
+type Free = dyn Fn(usize, usize, usize) + Send + Sync;
 
 /// Which backend to open.
 pub enum Choice {
@@ -73,6 +267,19 @@ pub enum Choice {
         thread_count: usize,
         /// The instruction set to use.
         instruction_set: Option<InstructionSet>,
+    },
+    /// One CUDA device.
+    Cuda {
+        /// Its ordinal.
+        device: i32,
+        /// The engine's context, or 0 for the device's primary one.
+        context: usize,
+        /// A cuBLASLt handle that the engine lends, or 0.
+        cublaslt: usize,
+        /// Where memory for weights comes from; the driver if there is none.
+        allocator: Option<Allocator>,
+        /// Hears of what goes wrong where no status can tell.
+        log: Log,
     },
 }
 
@@ -86,6 +293,19 @@ pub enum Info {
         /// The instruction set in use.
         instruction_set: InstructionSet,
     },
+    /// One CUDA device.
+    Cuda {
+        /// Its ordinal.
+        device: i32,
+        /// Ten times the major number and the minor one, such as 90.
+        compute_capability: i32,
+        /// How many multiprocessors it has.
+        multiprocessor_count: i32,
+        /// As cuDriverGetVersion tells it, such as 13000.
+        driver_version: i32,
+        /// As cublasLtGetVersion tells it, such as 130401.
+        cublaslt_version: i64,
+    },
 }
 
 impl fmt::Display for Info {
@@ -94,6 +314,18 @@ impl fmt::Display for Info {
             Info::Host { thread_count, instruction_set } => {
                 write!(formatter, "host backend, {thread_count} threads, {instruction_set:?}")
             }
+            Info::Cuda {
+                device,
+                compute_capability,
+                multiprocessor_count,
+                driver_version,
+                cublaslt_version,
+            } => write!(
+                formatter,
+                "CUDA device {device}, compute capability {compute_capability}, \
+                 {multiprocessor_count} multiprocessors, driver {driver_version}, cuBLASLt \
+                 {cublaslt_version}"
+            ),
         }
     }
 }
@@ -103,6 +335,9 @@ pub fn open(choice: Choice) -> Result<Arc<dyn Backend>, Error> {
     match choice {
         Choice::Host { thread_count, instruction_set } => {
             Ok(Arc::new(host::Host::open(thread_count, instruction_set)?))
+        }
+        Choice::Cuda { device, context, cublaslt, allocator, log } => {
+            Ok(Arc::new(cuda::Cuda::open(device, context, cublaslt, allocator, log)?))
         }
     }
 }

@@ -10,6 +10,7 @@ mod names;
 pub mod report;
 mod safetensors_file;
 
+use crate::backend::Borrowed;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::shard::{Range, Shard};
@@ -44,12 +45,21 @@ pub enum Extent {
     Shard,
 }
 
+/// The elements of a tensor.
+#[derive(Clone, Copy)]
+pub enum Data<'a> {
+    /// In host memory, in any alignment, up to the last of the last row; copied.
+    Copied(&'a [u8]),
+    /// At this address of the backend's device; used in place.
+    Borrowed(usize),
+}
+
 /// A tensor in the engine's memory.
 pub struct Source<'a> {
     /// What its elements are.
     pub dtype: Dtype,
-    /// Its elements, in any alignment, up to the last of the last row.
-    pub data: &'a [u8],
+    /// Where its elements are.
+    pub data: Data<'a>,
     /// Output features.
     pub rows: i64,
     /// Input features; 1 for a bias.
@@ -84,10 +94,14 @@ impl Source<'_> {
         })
     }
 
-    /// The elements of one row.
-    fn row(&self, row: i64) -> &[u8] {
-        let bytes = self.dtype.bytes();
-        &self.data[(row * self.row_stride) as usize * bytes..][..self.columns as usize * bytes]
+    /// Bytes before a row.
+    fn offset(&self, row: i64) -> usize {
+        (row * self.row_stride) as usize * self.dtype.bytes()
+    }
+
+    /// The elements of one row of tensors that are copied.
+    fn row<'b>(&self, data: &'b [u8], row: i64) -> &'b [u8] {
+        &data[self.offset(row)..][..self.columns as usize * self.dtype.bytes()]
     }
 }
 
@@ -99,6 +113,8 @@ pub type Place = (i64, Part, Kind);
 pub enum Change {
     /// Replaces the matrix: this rank's rows, packed, in the spec's dtype.
     Weight(Vec<u8>),
+    /// Replaces the matrix by one that lies in the device's memory.
+    Borrow(Borrowed),
     /// Replaces the bias: this rank's elements.
     Bias(Vec<f32>),
     /// Removes the tensor.
@@ -144,6 +160,7 @@ impl Update {
         self.ensure_free(layer, parts, kind)?;
         self.ensure_shape(parts, kind, source)?;
         self.ensure_dtype(kind, source)?;
+        self.ensure_borrowable(kind, source)?;
         let mut cut = Vec::new();
         let mut first = 0;
         for &part in parts {
@@ -190,7 +207,14 @@ impl Update {
     }
 
     fn cut(&self, kind: Kind, source: &Source<'_>, rows: Range) -> Result<Change, Error> {
-        let rows = (rows.begin..rows.end()).map(|row| source.row(row));
+        let data = match source.data {
+            Data::Copied(data) => data,
+            Data::Borrowed(address) => {
+                let address = address + source.offset(rows.begin);
+                return Ok(Change::Borrow(Borrowed { address, row_stride: source.row_stride }));
+            }
+        };
+        let rows = (rows.begin..rows.end()).map(|row| source.row(data, row));
         match kind {
             Kind::Weight => {
                 convert::packed(rows, source.dtype, self.spec.weight_dtype).map(Change::Weight)
@@ -276,6 +300,34 @@ impl Update {
             given.name(),
             needed.name(),
             given.name()
+        );
+        Ok(())
+    }
+
+    fn ensure_borrowable(&self, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
+        let Data::Borrowed(address) = source.data else {
+            return Ok(());
+        };
+        ensure!(
+            kind == Kind::Weight,
+            NotSupported,
+            "a bias cannot be borrowed, since it is kept scaled and in the dtypes of outputs; use \
+             XQKV_OWNERSHIP_COPY"
+        );
+        ensure!(
+            source.dtype == self.spec.weight_dtype,
+            InvalidDtype,
+            "a borrowed weight is used as it is, and this one is {}, but the spec keeps {}; borrow \
+             one of that dtype, or copy with convert set to 1",
+            source.dtype.name(),
+            self.spec.weight_dtype.name()
+        );
+        ensure!(
+            address.is_multiple_of(source.dtype.bytes()),
+            Misaligned,
+            "tensor.data is {address:#x}, not a multiple of the {} bytes of {}",
+            source.dtype.bytes(),
+            source.dtype.name()
         );
         Ok(())
     }

@@ -18,9 +18,10 @@ use super::pack::PackedMatrix;
 use super::pool::Pool;
 use super::rounding::in_default_mode;
 use super::store::Store;
-use crate::backend::Product;
+use crate::backend::Output;
 use crate::dtype::{Element, with_element};
 use crate::stats::Counts;
+use crate::view::Rows;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +31,16 @@ const TASK_ROWS: usize = 64;
 const TASK_PANELS: usize = 4;
 /// Below this many multiply-adds waking a thread costs more than it brings.
 const WORTH_THREADS: usize = 1 << 20;
+
+/// view[layer] = scale · (rows · matrixᵀ + bias), rounded once.
+pub(super) struct Product<'a> {
+    pub(super) rows: &'a Rows,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) scale: f32,
+    pub(super) output: Output<'a>,
+    /// Which of the view's layers.
+    pub(super) at: usize,
+}
 
 /// One product, resolved.
 pub(super) struct Gemm<'a> {
@@ -99,7 +110,7 @@ unsafe fn run_task(gemms: &[Gemm<'_>], mut index: usize, total: &Total) {
 }
 
 impl<'a> Gemm<'a> {
-    /// Resolves a product for a matrix of this backend.
+    /// Resolves a product with its matrix.
     pub(super) fn new(
         product: &Product<'a>,
         matrix: &'a PackedMatrix,

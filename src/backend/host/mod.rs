@@ -9,7 +9,11 @@ mod store;
 
 pub use kernel::InstructionSet;
 
-use super::{Backend, Info, Matrix, Product, Weights};
+use super::{
+    Backend, BiasSource, Content, Info, Job, MatrixForm, Memory, Plan, PlanOptions, Stock,
+    WeightSource, Weights,
+};
+use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
 use pack::PackedMatrix;
@@ -20,6 +24,18 @@ use std::sync::Arc;
 pub(super) struct Host {
     pool: Pool,
     instruction_set: InstructionSet,
+}
+
+/// Matrices and biases, layer by layer as the stock has them; versions share what they keep.
+struct Packed {
+    matrix_count: usize,
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Default)]
+struct Slot {
+    matrix: Option<Arc<PackedMatrix>>,
+    bias: Option<Arc<[f32]>>,
 }
 
 impl Host {
@@ -49,21 +65,113 @@ impl Backend for Host {
         Info::Host { thread_count, instruction_set: self.instruction_set }
     }
 
-    fn load(&self, matrix: &Matrix<'_>) -> Result<Weights, Error> {
-        Ok(Weights(Arc::new(PackedMatrix::pack(matrix)?)))
+    fn weight_bytes(&self, stock: &Stock<'_>, _: Option<&Weights>) -> Result<usize, Error> {
+        let places = stock.contents.iter().zip(stock.form.matrices.iter().cycle());
+        Ok(places.map(|(content, form)| copied_bytes(content, form, stock.form.dtype)).sum())
     }
 
-    unsafe fn run(&self, products: &[Product<'_>]) -> Result<Counts, Error> {
-        let packed = |product: &Product<'_>| {
-            let matrix = product.weights.0.clone().downcast::<PackedMatrix>();
-            matrix.map_err(|_| Error::new(Status::Panic, "weights of another backend"))
-        };
-        let matrices = products.iter().map(packed).collect::<Result<Vec<_>, _>>()?;
-        let jobs = products
-            .iter()
-            .zip(&matrices)
-            .map(|(product, matrix)| gemm::Gemm::new(product, matrix, self.instruction_set));
-        // SAFETY: passed on.
-        Ok(unsafe { gemm::run(&self.pool, &jobs.collect::<Vec<_>>()) })
+    fn load(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<Weights, Error> {
+        let before = before.map(packed).transpose()?;
+        let places = stock.contents.iter().zip(stock.form.matrices.iter().cycle());
+        let slots = places.enumerate().map(|(place, (content, form))| {
+            let kept = before.map(|before| before.slots[place].clone()).unwrap_or_default();
+            slot(content, form, stock.form.dtype, kept)
+        });
+        let slots = slots.collect::<Result<_, _>>()?;
+        Ok(Weights(Arc::new(Packed { matrix_count: stock.form.matrices.len(), slots })))
     }
+
+    fn plan(&self, _: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
+        Ok(Plan { workspace_bytes: 0, inner: Arc::new(()) })
+    }
+
+    fn ensure_suits(&self, _: &Plan, _: &Job<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn ensure_runnable(&self, _: &Job<'_>, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    unsafe fn run(&self, _: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
+        let packed = packed(job.weights)?;
+        let mut gemms = Vec::new();
+        for (side, at) in job.sides().flat_map(|side| (0..job.layer_count).map(move |at| (side, at)))
+        {
+            for output in side.outputs() {
+                let place = (job.layer + at) * packed.matrix_count + output.matrix;
+                let Slot { matrix, bias } = &packed.slots[place];
+                let matrix = matrix.as_deref().ok_or_else(no_weights)?;
+                let form = &job.form.matrices[output.matrix];
+                let bias = bias.as_deref().filter(|_| form.has_bias);
+                let product = gemm::Product { rows: side.rows, bias, scale: form.scale, output, at };
+                gemms.push(gemm::Gemm::new(&product, matrix, self.instruction_set));
+            }
+        }
+        // SAFETY: passed on.
+        Ok(unsafe { gemm::run(&self.pool, &gemms) })
+    }
+
+    fn ensure_memory(&self, memory: Memory, _: usize, name: &str) -> Result<(), Error> {
+        ensure!(
+            memory == Memory::Host,
+            NotSupported,
+            "{name} is in a device's memory; the host backend takes only the host's"
+        );
+        Ok(())
+    }
+
+    fn fetch(&self, _: usize, _: usize) -> Result<Vec<u8>, Error> {
+        Err(Error::new(Status::NotSupported, "the host backend has no device memory"))
+    }
+
+    fn reclaim(&self, _: &[usize]) -> Result<usize, Error> {
+        Ok(0)
+    }
+}
+
+fn packed(weights: &Weights) -> Result<&Packed, Error> {
+    let packed = weights.0.downcast_ref::<Packed>();
+    packed.ok_or_else(|| Error::new(Status::Panic, "weights of another backend"))
+}
+
+fn no_weights() -> Error {
+    Error::new(Status::Panic, "a job without its weights")
+}
+
+fn slot(
+    content: &Content<'_>,
+    form: &MatrixForm,
+    dtype: Dtype,
+    kept: Slot,
+) -> Result<Slot, Error> {
+    let matrix = match content.weight {
+        WeightSource::Absent => None,
+        WeightSource::Kept => kept.matrix,
+        WeightSource::Copied(_) if form.outputs == 0 => None,
+        WeightSource::Copied(bytes) => Some(Arc::new(PackedMatrix::pack(form, dtype, bytes)?)),
+        WeightSource::Borrowed(_) => {
+            let message = "the host backend packs weights; XQKV_OWNERSHIP_BORROW needs CUDA";
+            return Err(Error::new(Status::NotSupported, message));
+        }
+    };
+    let bias = match content.bias {
+        BiasSource::Absent => None,
+        BiasSource::Kept => kept.bias,
+        BiasSource::Copied(elements) => Some(elements.into()),
+    };
+    Ok(Slot { matrix, bias })
+}
+
+/// What a load takes for one place.
+fn copied_bytes(content: &Content<'_>, form: &MatrixForm, dtype: Dtype) -> usize {
+    let matrix = match content.weight {
+        WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype).unwrap_or(usize::MAX),
+        _ => 0,
+    };
+    let bias = match content.bias {
+        BiasSource::Copied(elements) => size_of_val(elements),
+        _ => 0,
+    };
+    matrix.saturating_add(bias)
 }

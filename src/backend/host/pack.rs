@@ -6,7 +6,7 @@
 //! ```
 
 use super::kernel::LANES;
-use crate::backend::Matrix;
+use crate::backend::MatrixForm;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -21,18 +21,22 @@ pub(super) struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Copies a matrix into panels.
-    pub(super) fn pack(matrix: &Matrix<'_>) -> Result<Self, Error> {
-        let &Matrix { outputs, inputs, dtype, bytes } = matrix;
-        let panel_count = outputs.div_ceil(LANES);
-        let length =
-            panel_count.checked_mul(LANES * dtype.bytes()).and_then(|row| row.checked_mul(inputs));
-        let mut panels = AlignedBytes::zeroed(length.ok_or_else(|| out_of_memory(usize::MAX))?)?;
+    /// Copies a packed matrix of this form into panels.
+    pub(super) fn pack(form: &MatrixForm, dtype: Dtype, bytes: &[u8]) -> Result<Self, Error> {
+        let &MatrixForm { outputs, inputs, .. } = form;
+        let length = Self::bytes_of(form, dtype).ok_or_else(|| out_of_memory(usize::MAX))?;
+        let mut panels = AlignedBytes::zeroed(length)?;
         match dtype.bytes() {
             2 => interleave::<2>(bytes, inputs, panels.as_mut_slice()),
             _ => interleave::<4>(bytes, inputs, panels.as_mut_slice()),
         }
         Ok(Self { dtype, outputs, inputs, panels })
+    }
+
+    /// Bytes of the panels, or None if there are too many to count.
+    pub(super) fn bytes_of(form: &MatrixForm, dtype: Dtype) -> Option<usize> {
+        let panel_count = form.outputs.div_ceil(LANES);
+        panel_count.checked_mul(LANES * dtype.bytes())?.checked_mul(form.inputs)
     }
 
     /// Panels, the last of which may be padded.
@@ -116,8 +120,8 @@ mod tests {
         let element = |output: usize, k: usize| (output * 100 + k) as f32;
         let rows = (0..outputs).flat_map(|output| (0..inputs).map(move |k| element(output, k)));
         let bytes: Vec<u8> = rows.flat_map(f32::to_ne_bytes).collect();
-        let matrix = Matrix { outputs, inputs, dtype: Dtype::F32, bytes: &bytes };
-        let packed = PackedMatrix::pack(&matrix).unwrap();
+        let form = MatrixForm { outputs, inputs, scale: 1.0, has_bias: false, stack: 0 };
+        let packed = PackedMatrix::pack(&form, Dtype::F32, &bytes).unwrap();
         assert_eq!((packed.panel_count(), packed.real_lanes(1)), (2, 3));
         for (output, k) in (0..2 * LANES).flat_map(|output| (0..inputs).map(move |k| (output, k))) {
             let step = packed.panel_at(output / LANES, k);

@@ -1,7 +1,7 @@
 //! From sums to the engine's memory: bias, scale, one rounding, and the view's strides.
 
+use super::gemm::Product;
 use super::kernel::{LANES, Sums};
-use crate::backend::Product;
 use crate::dtype::{Element, with_element};
 
 /// Where and how the outputs of one product are written.
@@ -33,9 +33,10 @@ pub(super) struct Columns<'a> {
 impl<'a> Store<'a> {
     /// Resolves a product's view for its layer.
     pub(super) fn new(product: &Product<'a>) -> Self {
-        let (view, strides) = (product.view, product.view.strides());
+        let view = product.output.view;
+        let strides = view.strides();
         let bytes = |stride: i64| stride as usize * view.dtype().bytes();
-        let base = view.address() + product.layer as usize * bytes(strides.layer);
+        let base = view.address() + product.at * bytes(strides.layer);
         Store {
             base: std::ptr::with_exposed_provenance_mut(base),
             row_bytes: bytes(strides.row),

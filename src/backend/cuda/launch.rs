@@ -1,0 +1,209 @@
+//! Running a plan: one cuBLASLt call for each matmul, and two driver calls to have our context
+//! current meanwhile. Nothing is allocated, asked, waited for or locked.
+
+use super::context::Context;
+use super::cublaslt::Descriptor;
+use super::driver::Handle;
+use super::plan::{Choice, Prepared, SidePlan};
+use super::planner::{Matmul, Start};
+use super::weights::{Bias, DeviceWeights};
+use crate::backend::{Job, Lane, Side};
+use crate::error::{Error, Status};
+use crate::stats::Counts;
+use cudarc::cublaslt::sys;
+use std::ffi::c_void;
+use std::ptr::{from_ref, null_mut};
+
+/// What a call works on.
+pub(super) struct Launch<'a> {
+    pub(super) context: &'a Context,
+    pub(super) weights: &'a DeviceWeights,
+    pub(super) job: &'a Job<'a>,
+}
+
+/// One matmul with everything about this call filled in but its starts.
+pub(super) struct Filled<'a> {
+    prepared: &'a Prepared,
+    rows: Descriptor,
+    view: Descriptor,
+    operation: Descriptor,
+    row_count: usize,
+    bias: Option<Bias>,
+}
+
+impl<'a> Launch<'a> {
+    /// Puts all matmuls on the stream, behind the event to wait for and before the one to record.
+    ///
+    /// # Safety
+    /// As for [`crate::backend::Backend::run`]; our context is current.
+    pub(super) unsafe fn run(&self, sides: &[Option<SidePlan>; 2]) -> Result<Counts, Error> {
+        let mut counts = Counts::default();
+        self.wait()?;
+        for (side, plan) in self.job.sides.iter().zip(sides) {
+            if let (Some(side), Some(plan)) = (side, plan) {
+                for prepared in &plan.matmuls {
+                    // SAFETY: passed on.
+                    let done = unsafe { self.matmul(side, prepared, &mut counts) };
+                    done.map_err(|error| after_launches(error, &counts))?;
+                }
+            }
+        }
+        self.signal().map_err(|error| after_launches(error, &counts))?;
+        Ok(counts)
+    }
+
+    unsafe fn matmul(
+        &self,
+        side: &Side<'_>,
+        prepared: &Prepared,
+        counts: &mut Counts,
+    ) -> Result<(), Error> {
+        let mut filled = self.fill(side, prepared)?;
+        let lane = self.job.lane;
+        let choice = prepared.choice(filled.row_count, lane.workspace_bytes);
+        for start in &prepared.matmul.starts {
+            filled.place_bias(self, start)?;
+            // SAFETY: passed on.
+            unsafe { self.launch(side, &filled, start, choice, &lane) }?;
+            counts.matmuls += 1;
+            counts.multiply_adds += filled.multiply_adds(self.inputs(side));
+        }
+        Ok(())
+    }
+
+    /// A matmul with this call's rows, distance of the pair, and biases.
+    pub(super) fn fill<'b>(&self, side: &Side<'_>, prepared: &'b Prepared) -> Result<Filled<'b>, Error> {
+        let cublaslt = self.context.cublaslt;
+        let row_count = side.rows.count() as usize;
+        let (rows, mut view) = prepared.sized(cublaslt, row_count)?;
+        let matmul = &prepared.matmul;
+        if matmul.batches_pair()
+            && let [Some(first), Some(second)] = side.outputs
+        {
+            let bytes = second.view.address() as i64 - first.view.address() as i64;
+            let offset =
+                sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+            let distance = bytes / matmul.dtype.bytes() as i64;
+            cublaslt.set_layout(&mut view, offset, distance)?;
+        }
+        let stack = self.stack(side);
+        let bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
+        Ok(Filled { prepared, rows, view, operation: prepared.operation, row_count, bias })
+    }
+
+    /// # Safety
+    /// As for [`Launch::run`].
+    pub(super) unsafe fn launch(
+        &self,
+        side: &Side<'_>,
+        filled: &Filled<'_>,
+        start: &Start,
+        choice: &Choice,
+        lane: &Lane,
+    ) -> Result<(), Error> {
+        let (cublaslt, prepared) = (self.context.cublaslt, filled.prepared);
+        let alpha = prepared.matmul.scale;
+        let (a, d) = (self.weight_address(side, start)?, view_address(side, start, &prepared.matmul));
+        let d = d as *mut c_void;
+        let workspace = match choice.workspace_bytes {
+            0 => null_mut(),
+            _ => lane.workspace as *mut c_void,
+        };
+        // SAFETY: the addresses are of memory that the job spans, which was checked, and the
+        // workspace is as large as the algorithm asked for.
+        let status = unsafe {
+            (cublaslt.functions.matmul)(
+                self.context.cublaslt_handle,
+                &filled.operation,
+                from_ref(&alpha).cast(),
+                a as *const c_void,
+                &prepared.weights,
+                side.rows.address() as *const c_void,
+                &filled.rows,
+                from_ref(&0.0f32).cast(),
+                d,
+                &filled.view,
+                d,
+                &filled.view,
+                &choice.algorithm,
+                workspace,
+                choice.workspace_bytes,
+                lane.stream as Handle,
+            )
+        };
+        cublaslt.check("cublasLtMatmul", status)
+    }
+
+    fn weight_address(&self, side: &Side<'_>, start: &Start) -> Result<usize, Error> {
+        let matrix = side.outputs[start.part].as_ref().map_or(0, |output| output.matrix);
+        let layer = self.job.layer + start.layer;
+        let place = self.weights.place(layer * self.job.form.matrices.len() + matrix)?;
+        Ok(place.address + start.weight as usize * self.job.form.dtype.bytes())
+    }
+
+    fn stack(&self, side: &Side<'_>) -> usize {
+        let matrix = side.outputs().next().map_or(0, |output| output.matrix);
+        self.job.form.matrices[matrix].stack
+    }
+
+    fn inputs(&self, side: &Side<'_>) -> usize {
+        let matrix = side.outputs().next().map_or(0, |output| output.matrix);
+        self.job.form.matrices[matrix].inputs
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        let (driver, lane) = (self.context.driver, self.job.lane);
+        if lane.wait_event == 0 {
+            return Ok(());
+        }
+        // SAFETY: the engine's own stream and event.
+        let status = unsafe {
+            (driver.functions.stream_wait_event)(lane.stream as Handle, lane.wait_event as Handle, 0)
+        };
+        driver.check("cuStreamWaitEvent", status)
+    }
+
+    fn signal(&self) -> Result<(), Error> {
+        let (driver, lane) = (self.context.driver, self.job.lane);
+        if lane.signal_event == 0 {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        let status = unsafe {
+            (driver.functions.event_record)(lane.signal_event as Handle, lane.stream as Handle)
+        };
+        driver.check("cuEventRecord", status)
+    }
+}
+
+impl Filled<'_> {
+    /// Sets where the bias of one start lies.
+    pub(super) fn place_bias(&mut self, launch: &Launch<'_>, start: &Start) -> Result<(), Error> {
+        let Some(bias) = self.bias else {
+            return Ok(());
+        };
+        let elements = launch.job.layer as i64 * bias.layer_stride + start.bias;
+        let address = bias.address + elements as usize * self.prepared.matmul.dtype.bytes();
+        let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        launch.context.cublaslt.set_operation(&mut self.operation, pointer, address)
+    }
+
+    /// Of one call.
+    fn multiply_adds(&self, inputs: usize) -> u64 {
+        let matmul = &self.prepared.matmul;
+        (matmul.outputs * matmul.batch_count() * self.row_count * inputs) as u64
+    }
+}
+
+fn view_address(side: &Side<'_>, start: &Start, matmul: &Matmul) -> usize {
+    let view = side.outputs[start.part].as_ref().map_or(0, |output| output.view.address());
+    view + start.view as usize * matmul.dtype.bytes()
+}
+
+/// Once something runs on the stream the outputs may have been written.
+fn after_launches(error: Error, counts: &Counts) -> Error {
+    match counts.matmuls {
+        0 => error,
+        _ => Error::new(Status::DeviceFailed, error.message),
+    }
+}

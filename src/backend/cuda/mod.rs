@@ -1,0 +1,204 @@
+//! The CUDA backend: cuBLASLt on the engine's stream. Weights lie on the device, plans hold what
+//! is slow, and a forward by a plan is one library call for each matmul.
+
+mod context;
+mod cublaslt;
+mod driver;
+mod launch;
+mod memory;
+mod plan;
+mod planner;
+mod pointer;
+mod shape;
+mod weights;
+
+use super::{
+    Allocator, Backend, Info, Job, Memory, Plan, PlanOptions, Side, Stock, Weights,
+};
+use crate::error::{Error, Status, ensure};
+use crate::log::Log;
+use crate::stats::Counts;
+use context::Context;
+use cudarc::driver::sys;
+use driver::Handle;
+use launch::Launch;
+use memory::{ALIGNMENT, Heap};
+use plan::{DevicePlan, Planner};
+use shape::side_shape;
+use std::ffi::c_int;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use weights::DeviceWeights;
+
+/// One CUDA device.
+pub(super) struct Cuda {
+    heap: Arc<Heap>,
+}
+
+/// Whether a device answers, and all that is needed to run on it is there.
+pub fn answers() -> Result<(), Error> {
+    let count = context::device_count()?;
+    ensure!(count > 0, NoDevice, "the CUDA driver knows no device");
+    Ok(())
+}
+
+impl Cuda {
+    pub(super) fn open(
+        device: i32,
+        context: usize,
+        cublaslt: usize,
+        allocator: Option<Allocator>,
+        log: Log,
+    ) -> Result<Self, Error> {
+        let context = Context::open(device, context, cublaslt)?;
+        Ok(Self { heap: Arc::new(Heap::new(context, allocator, log)) })
+    }
+
+    fn context(&self) -> &Context {
+        &self.heap.context
+    }
+
+    /// Refuses a stream of another context, and one that is capturing if nothing was planned.
+    fn ensure_stream(&self, job: &Job<'_>, has_plan: bool) -> Result<(), Error> {
+        let driver = self.context().driver;
+        let stream = job.lane.stream as Handle;
+        let (mut capture, mut owner) = (0, null_mut());
+        // SAFETY: the engine's own stream, and places for the answers.
+        let capturing =
+            unsafe { (driver.functions.stream_is_capturing)(stream, &mut capture) };
+        driver.check("cuStreamIsCapturing", capturing)?;
+        let none = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE as c_int;
+        ensure!(
+            has_plan || capture == none,
+            PlanNeeded,
+            "the stream is capturing, and this call has no plan; make one with xqkv_plan_create, \
+             or make the same call once before the capture"
+        );
+        // SAFETY: as above.
+        let status = unsafe { (driver.functions.stream_get_context)(stream, &mut owner) };
+        driver.check("cuStreamGetCtx", status)?;
+        ensure!(
+            owner as usize == self.context().address(),
+            InvalidArgument,
+            "stream is of CUDA context {owner:p}, but the xqkv_context is of {:#x}; pass \
+             cuda_context when you create it, or a stream of that context",
+            self.context().address()
+        );
+        Ok(())
+    }
+
+    fn ensure_addresses(&self, job: &Job<'_>) -> Result<(), Error> {
+        let device = |address, name: &str| self.ensure_memory(Memory::Device, address, name);
+        for side in job.sides() {
+            device(side.rows.address(), &format!("{}.data", side.name))?;
+            for output in side.outputs() {
+                device(output.view.address(), &format!("{}.data", output.name))?;
+            }
+        }
+        match job.lane.workspace {
+            0 => Ok(()),
+            address => device(address, "workspace"),
+        }
+    }
+}
+
+impl Backend for Cuda {
+    fn info(&self) -> Info {
+        self.context().info
+    }
+
+    fn weight_bytes(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<usize, Error> {
+        weights::bytes_of(stock, before.map(on_device).transpose()?)
+    }
+
+    fn load(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<Weights, Error> {
+        let before = before.map(on_device).transpose()?;
+        let _entered = self.context().enter()?;
+        let load = || DeviceWeights::load(&self.heap, stock, before);
+        let loaded = self.context().beside_captures(load)?;
+        Ok(Weights(Arc::new(loaded)))
+    }
+
+    fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error> {
+        let weights = on_device(job.weights)?;
+        let _entered = self.context().enter()?;
+        let planner = Planner { context: self.context(), options };
+        let plan_side = |side: &Option<Side<'_>>| {
+            let plan = |side| planner.side(job, side, side_shape(job, side, weights)?);
+            side.as_ref().map(plan).transpose()
+        };
+        let [first, second] = &job.sides;
+        let sides = [plan_side(first)?, plan_side(second)?];
+        let workspace_bytes = planner.workspace_limit(job);
+        Ok(Plan { workspace_bytes, inner: Arc::new(DevicePlan { sides }) })
+    }
+
+    fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error> {
+        let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
+        for (number, side) in job.sides.iter().enumerate() {
+            if let Some(side) = side {
+                plan.ensure_suits(number, &side_shape(job, side, weights)?)?;
+            }
+        }
+        ensure!(
+            job.lane.workspace.is_multiple_of(ALIGNMENT),
+            Misaligned,
+            "workspace is {:#x}, not a multiple of {ALIGNMENT}",
+            job.lane.workspace
+        );
+        Ok(())
+    }
+
+    fn ensure_runnable(&self, job: &Job<'_>, has_plan: bool) -> Result<(), Error> {
+        let _entered = self.context().enter()?;
+        self.ensure_stream(job, has_plan)?;
+        self.ensure_addresses(job)
+    }
+
+    unsafe fn run(&self, plan: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
+        let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
+        let _entered = self.context().enter()?;
+        let launch = Launch { context: self.context(), weights, job };
+        // SAFETY: passed on.
+        unsafe { launch.run(&plan.sides) }
+    }
+
+    fn ensure_memory(&self, memory: Memory, address: usize, name: &str) -> Result<(), Error> {
+        pointer::ensure_memory(self.context(), memory, address, name)
+    }
+
+    fn fetch(&self, address: usize, bytes: usize) -> Result<Vec<u8>, Error> {
+        let context = self.context();
+        let _entered = context.enter()?;
+        let mut fetched = vec![0u8; bytes];
+        context.beside_captures(|| {
+            let target = fetched.as_mut_ptr().cast();
+            // SAFETY: as many writable bytes, and the caller's promise for the device's.
+            let status = unsafe {
+                (context.driver.functions.copy_to_host)(
+                    target,
+                    address as u64,
+                    bytes,
+                    context.stream,
+                )
+            };
+            context.driver.check("cuMemcpyDtoHAsync", status)?;
+            context.synchronize()
+        })?;
+        Ok(fetched)
+    }
+
+    fn reclaim(&self, streams: &[usize]) -> Result<usize, Error> {
+        self.heap.reclaim(streams)
+    }
+}
+
+fn on_device(weights: &Weights) -> Result<&DeviceWeights, Error> {
+    let found = weights.0.downcast_ref::<DeviceWeights>();
+    found.ok_or_else(|| Error::new(Status::Panic, "weights of another backend"))
+}
+
+fn device_plan(plan: &Plan) -> Result<&DevicePlan, Error> {
+    let found = plan.inner.downcast_ref::<DevicePlan>();
+    found.ok_or_else(|| Error::new(Status::Panic, "a plan of another backend"))
+}

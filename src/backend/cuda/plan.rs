@@ -1,0 +1,359 @@
+//! Plans: for each matmul its descriptors, and for each number of rows the algorithm that cuBLASLt
+//! chooses. Everything is bytes of our own, so a plan holds nothing of the driver's.
+
+use super::context::Context;
+use super::cublaslt::{Algorithm, Candidate, CublasLt, Descriptor};
+use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
+use crate::backend::{Info, Job, PlanOptions, Side};
+use crate::dtype::Dtype;
+use crate::error::{Error, Status, ensure};
+use cudarc::cublaslt::sys;
+
+/// Everything that a forward needs beside addresses and rows.
+pub(super) struct DevicePlan {
+    pub(super) sides: [Option<SidePlan>; 2],
+}
+
+/// One side's matmuls.
+pub(super) struct SidePlan {
+    shape: SideShape,
+    pub(super) matmuls: Vec<Prepared>,
+}
+
+/// One matmul with its descriptors; columns of B and D, a pair's distance and the bias's address
+/// are set on copies of them for each call.
+pub(super) struct Prepared {
+    pub(super) matmul: Matmul,
+    pub(super) operation: Descriptor,
+    pub(super) weights: Descriptor,
+    pub(super) rows: Descriptor,
+    pub(super) view: Descriptor,
+    /// The most rows that each serves, ascending.
+    buckets: Vec<Bucket>,
+}
+
+/// What serves calls of up to so many rows.
+struct Bucket {
+    most_rows: usize,
+    /// The best with the workspace that it wants.
+    fast: Choice,
+    /// The best without any.
+    bare: Choice,
+}
+
+/// An algorithm and the workspace it needs.
+#[derive(Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) algorithm: Algorithm,
+    pub(super) workspace_bytes: usize,
+}
+
+/// Candidates that cuBLASLt is asked for.
+const CANDIDATES: usize = 8;
+
+/// What plans of a context are made with.
+pub(super) struct Planner<'a> {
+    pub(super) context: &'a Context,
+    pub(super) options: &'a PlanOptions,
+}
+
+impl DevicePlan {
+    /// Refuses a job whose weights or views lie otherwise than the plan's.
+    pub(super) fn ensure_suits(&self, number: usize, given: &SideShape) -> Result<(), Error> {
+        let planned = self.sides[number].as_ref().ok_or_else(|| mismatch("the side"))?;
+        let same_relation = SideShape { relation: planned.shape.relation, ..*given };
+        ensure!(
+            same_relation.same_layout(&planned.shape),
+            PlanMismatch,
+            "the weights lie otherwise than when the plan was made, since others were borrowed; \
+             make the plan anew"
+        );
+        let suits = |prepared: &Prepared| match prepared.matmul.needs {
+            Needs::Nothing => true,
+            Needs::Behind => matches!(given.relation, Relation::Behind(_)),
+            Needs::Exactly(relation) => relation == given.relation,
+        };
+        ensure!(
+            planned.matmuls.iter().all(suits),
+            PlanMismatch,
+            "key and value lie otherwise to each other ({:?}) than when the plan was made ({:?}); \
+             make a plan for this",
+            given.relation,
+            planned.shape.relation
+        );
+        Ok(())
+    }
+}
+
+fn mismatch(what: &str) -> Error {
+    Error::new(Status::PlanMismatch, format!("{what} was not planned; make a plan for this call"))
+}
+
+impl Planner<'_> {
+    /// Plans one side for at most the rows it has.
+    pub(super) fn side(
+        &self,
+        job: &Job<'_>,
+        side: &Side<'_>,
+        shape: SideShape,
+    ) -> Result<SidePlan, Error> {
+        let rows = side.rows.count() as usize;
+        let prepare = |matmul| self.prepare(job, &shape, matmul, rows);
+        let matmuls = matmuls(&shape).into_iter().map(prepare).collect::<Result<_, _>>()?;
+        Ok(SidePlan { shape, matmuls })
+    }
+
+    /// Most scratch memory: NVIDIA's recommendation, unless the options say otherwise. Split sums
+    /// are what it is for, and a batch-invariant plan has none.
+    pub(super) fn workspace_limit(&self, job: &Job<'_>) -> usize {
+        const HOPPER: usize = 32 << 20;
+        const OTHERS: usize = 4 << 20;
+        let recommended = match self.context.info {
+            Info::Cuda { compute_capability: 90.., .. } => HOPPER,
+            Info::Cuda { .. } | Info::Host { .. } => OTHERS,
+        };
+        match job.form.numerics.batch_invariant {
+            true => 0,
+            false => self.options.workspace_limit.unwrap_or(recommended),
+        }
+    }
+
+    fn prepare(
+        &self,
+        job: &Job<'_>,
+        shape: &SideShape,
+        matmul: Matmul,
+        rows: usize,
+    ) -> Result<Prepared, Error> {
+        let cublaslt = self.context.cublaslt;
+        let mut prepared = Prepared {
+            operation: operation(cublaslt, &matmul, job)?,
+            weights: weight_layout(cublaslt, &matmul, job.form.dtype, shape.inputs)?,
+            rows: row_layout(cublaslt, &matmul, job.form.dtype, shape, rows)?,
+            view: view_layout(cublaslt, &matmul, rows)?,
+            buckets: Vec::new(),
+            matmul,
+        };
+        let mut fewest = 1;
+        for most in bucket_bounds(rows, job.form.numerics.batch_invariant) {
+            let bucket = self.bucket(job, &prepared, fewest, most)?;
+            prepared.buckets.push(bucket);
+            fewest = most + 1;
+        }
+        Ok(prepared)
+    }
+
+    fn bucket(
+        &self,
+        job: &Job<'_>,
+        prepared: &Prepared,
+        fewest: usize,
+        most: usize,
+    ) -> Result<Bucket, Error> {
+        let limit = self.workspace_limit(job);
+        let fast = self.choose(job, prepared, fewest, most, limit)?;
+        let bare = match fast.workspace_bytes {
+            0 => fast,
+            _ => self.choose(job, prepared, fewest, most, 0)?,
+        };
+        Ok(Bucket { most_rows: most, fast, bare })
+    }
+
+    /// The best that cuBLASLt offers for `most` rows and is able to run with `fewest` as well.
+    fn choose(
+        &self,
+        job: &Job<'_>,
+        prepared: &Prepared,
+        fewest: usize,
+        most: usize,
+        workspace_limit: usize,
+    ) -> Result<Choice, Error> {
+        let (cublaslt, handle) = (self.context.cublaslt, self.context.cublaslt_handle);
+        let preference = self.preference(job, &prepared.matmul, workspace_limit)?;
+        let (rows, view) = prepared.sized(cublaslt, most)?;
+        let (mut found, mut count) = ([Candidate::NONE; CANDIDATES], 0);
+        let Prepared { operation, weights, .. } = prepared;
+        // SAFETY: initialised descriptors, and room for as many candidates as are asked for.
+        let status = unsafe {
+            (cublaslt.functions.heuristic)(
+                handle, operation, weights, &rows, &view, &view, &preference,
+                CANDIDATES as i32, found.as_mut_ptr(), &mut count,
+            )
+        };
+        let not_supported = sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED as i32;
+        if status != not_supported {
+            cublaslt.check("cublasLtMatmulAlgoGetHeuristic", status)?;
+        }
+        let offered = &found[..count.clamp(0, CANDIDATES as i32) as usize];
+        let fits = |candidate: &&Candidate| {
+            candidate.status == 0
+                && candidate.workspace_bytes <= workspace_limit
+                && self.runs_with(prepared, fewest, candidate)
+        };
+        let chosen = offered.iter().find(fits).map(Choice::of);
+        chosen.ok_or_else(|| nothing_found(prepared, job, most))
+    }
+
+    fn runs_with(&self, prepared: &Prepared, rows: usize, candidate: &Candidate) -> bool {
+        let (cublaslt, handle) = (self.context.cublaslt, self.context.cublaslt_handle);
+        let Ok((few, view)) = prepared.sized(cublaslt, rows) else {
+            return false;
+        };
+        let mut answer = Candidate::NONE;
+        // SAFETY: initialised descriptors and an algorithm of the heuristic's.
+        let status = unsafe {
+            (cublaslt.functions.check)(
+                handle, &prepared.operation, &prepared.weights, &few, &view, &view,
+                &candidate.algorithm, &mut answer,
+            )
+        };
+        status == 0 && answer.workspace_bytes <= candidate.workspace_bytes
+    }
+
+    fn preference(
+        &self,
+        job: &Job<'_>,
+        matmul: &Matmul,
+        workspace_limit: usize,
+    ) -> Result<Descriptor, Error> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as preference;
+        let cublaslt = self.context.cublaslt;
+        let mut made = cublaslt.preference()?;
+        let limit = preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        cublaslt.set_preference(&mut made, limit, workspace_limit as u64)?;
+        if job.form.numerics.batch_invariant {
+            let mask = preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
+            let none = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32;
+            cublaslt.set_preference(&mut made, mask, none)?;
+        }
+        let (weights, rows) = (matmul.weight_alignment_with(job.form.dtype), self.options.alignment);
+        let view = matmul.view_alignment_with(self.options.alignment);
+        for (attribute, alignment) in [
+            (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, weights),
+            (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, rows),
+            (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, view),
+            (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, view),
+        ] {
+            cublaslt.set_preference(&mut made, attribute, alignment as u32)?;
+        }
+        Ok(made)
+    }
+}
+
+impl Choice {
+    fn of(candidate: &Candidate) -> Choice {
+        Choice {
+            algorithm: candidate.algorithm,
+            workspace_bytes: candidate.workspace_bytes,
+        }
+    }
+}
+
+impl Prepared {
+    /// The algorithm for so many rows with so much workspace.
+    pub(super) fn choice(&self, rows: usize, workspace_bytes: usize) -> &Choice {
+        let place = self.buckets.partition_point(|bucket| bucket.most_rows < rows);
+        let bucket = &self.buckets[place.min(self.buckets.len() - 1)];
+        match bucket.fast.workspace_bytes <= workspace_bytes {
+            true => &bucket.fast,
+            false => &bucket.bare,
+        }
+    }
+
+    /// Copies of B's and D's layouts for so many rows.
+    pub(super) fn sized(
+        &self,
+        cublaslt: &CublasLt,
+        row_count: usize,
+    ) -> Result<(Descriptor, Descriptor), Error> {
+        let columns = sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS;
+        let (mut rows, mut view) = (self.rows, self.view);
+        cublaslt.set_layout(&mut rows, columns, row_count as u64)?;
+        cublaslt.set_layout(&mut view, columns, row_count as u64)?;
+        Ok((rows, view))
+    }
+}
+
+/// Powers of two below the most, and the most; where bits must not depend on the rows, one
+/// algorithm serves all.
+fn bucket_bounds(most: usize, batch_invariant: bool) -> Vec<usize> {
+    let powers = (0..).map(|power| 1 << power).take_while(|&bound| bound < most);
+    let mut bounds: Vec<usize> = if batch_invariant { Vec::new() } else { powers.collect() };
+    bounds.push(most);
+    bounds
+}
+
+fn nothing_found(prepared: &Prepared, job: &Job<'_>, rows: usize) -> Error {
+    let message = format!(
+        "cuBLASLt has no algorithm for {} outputs of {rows} rows, {} weights and {} results, \
+         batches of {}; try another dtype or layout of the view",
+        prepared.matmul.outputs,
+        job.form.dtype.name(),
+        prepared.matmul.dtype.name(),
+        prepared.matmul.batch_count()
+    );
+    Error::new(Status::NotSupported, message)
+}
+
+fn operation(cublaslt: &CublasLt, matmul: &Matmul, job: &Job<'_>) -> Result<Descriptor, Error> {
+    use sys::cublasLtMatmulDescAttributes_t as attribute;
+    let allows_tensor_float = job.form.numerics.tensor_float && job.form.dtype == Dtype::F32;
+    let mut made = cublaslt.operation(allows_tensor_float)?;
+    let transposed = sys::cublasOperation_t::CUBLAS_OP_T as i32;
+    cublaslt.set_operation(&mut made, attribute::CUBLASLT_MATMUL_DESC_TRANSA, transposed)?;
+    if matmul.has_bias {
+        let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+        cublaslt.set_operation(&mut made, attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
+        let step = matmul.batch.map_or(0, |axis| axis.bias);
+        let stride = attribute::CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE;
+        cublaslt.set_operation(&mut made, stride, step)?;
+        // The heuristic goes by the address's alignment; every bias of ours has at least this.
+        let address = attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        cublaslt.set_operation(&mut made, address, matmul.bias_alignment())?;
+    }
+    Ok(made)
+}
+
+fn weight_layout(
+    cublaslt: &CublasLt,
+    matmul: &Matmul,
+    dtype: Dtype,
+    inputs: usize,
+) -> Result<Descriptor, Error> {
+    let layout = cublaslt.layout(dtype, inputs, matmul.outputs, matmul.weight_row_stride)?;
+    batched(cublaslt, layout, matmul, matmul.batch.map_or(0, |axis| axis.weight))
+}
+
+fn row_layout(
+    cublaslt: &CublasLt,
+    matmul: &Matmul,
+    dtype: Dtype,
+    shape: &SideShape,
+    rows: usize,
+) -> Result<Descriptor, Error> {
+    // Of a single row the stride may be anything, and a leading dimension may not.
+    let stride = shape.row_stride.max(shape.inputs as i64);
+    batched(cublaslt, cublaslt.layout(dtype, shape.inputs, rows, stride)?, matmul, 0)
+}
+
+fn view_layout(cublaslt: &CublasLt, matmul: &Matmul, rows: usize) -> Result<Descriptor, Error> {
+    let stride = matmul.view_row_stride.max(matmul.outputs as i64);
+    let layout = cublaslt.layout(matmul.dtype, matmul.outputs, rows, stride)?;
+    batched(cublaslt, layout, matmul, matmul.batch.map_or(0, |axis| axis.view))
+}
+
+fn batched(
+    cublaslt: &CublasLt,
+    mut layout: Descriptor,
+    matmul: &Matmul,
+    step: i64,
+) -> Result<Descriptor, Error> {
+    use sys::cublasLtMatrixLayoutAttribute_t as attribute;
+    if matmul.batch.is_some() {
+        let count = matmul.batch_count() as i32;
+        cublaslt.set_layout(&mut layout, attribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, count)?;
+        let offset = attribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+        cublaslt.set_layout(&mut layout, offset, step)?;
+    }
+    Ok(layout)
+}

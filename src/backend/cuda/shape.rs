@@ -1,0 +1,151 @@
+//! From a job to what its matmuls are shaped by.
+
+use super::planner::{PartShape, Relation, SideShape};
+use super::weights::DeviceWeights;
+use crate::backend::{Borrowed, Job, Output, Side};
+use crate::error::{Error, ensure};
+
+/// Most that an alignment is told apart.
+const MOST_ALIGNMENT: u32 = 8;
+
+/// The shape of a side, whose memory was checked; refuses what no matmul can do.
+pub(super) fn side_shape(
+    job: &Job<'_>,
+    side: &Side<'_>,
+    weights: &DeviceWeights,
+) -> Result<SideShape, Error> {
+    let [first, second] = &side.outputs;
+    let part = |output: &Option<Output<'_>>| {
+        output.as_ref().map(|output| part_shape(job, side, output, weights)).transpose()
+    };
+    let parts = [part(first)?, part(second)?];
+    let inputs = first.map_or(0, |output| job.form.matrices[output.matrix].inputs);
+    Ok(SideShape {
+        inputs,
+        row_stride: side.rows.row_stride(),
+        layers: job.layer_count,
+        parts,
+        is_stacked: are_stacked(job, side, weights)?,
+        relation: relation(side),
+    })
+}
+
+fn part_shape(
+    job: &Job<'_>,
+    side: &Side<'_>,
+    output: &Output<'_>,
+    weights: &DeviceWeights,
+) -> Result<PartShape, Error> {
+    ensure_dtypes(job, side, output)?;
+    let (view, matrix) = (output.view, &job.form.matrices[output.matrix]);
+    ensure_run(output)?;
+    let bias = weights.bias(matrix.stack, view.dtype());
+    let before = job.form.matrices[..output.matrix].iter();
+    let bias_offset = before.filter(|other| other.stack == matrix.stack).map(|m| m.outputs).sum::<usize>();
+    let (row_stride, layer_stride, alignment) = weight_strides(job, output.matrix, weights)?;
+    Ok(PartShape {
+        heads: view.shape().heads as usize,
+        width: view.shape().width as usize,
+        strides: view.strides(),
+        dtype: view.dtype(),
+        has_bias: matrix.has_bias,
+        scale: matrix.scale,
+        bias_offset: bias_offset as i64,
+        bias_layer_stride: bias.map_or(0, |bias| bias.layer_stride),
+        weight_row_stride: row_stride,
+        weight_layer_stride: layer_stride,
+        weight_alignment: alignment,
+    })
+}
+
+fn ensure_dtypes(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<(), Error> {
+    let (weights, rows, results) = (job.form.dtype, side.rows.dtype(), output.view.dtype());
+    ensure!(
+        rows == weights,
+        NotSupported,
+        "{}.dtype is {}, and the weights are {}; on CUDA rows must be of the weights' dtype",
+        side.name,
+        rows.name(),
+        weights.name()
+    );
+    ensure!(
+        super::weights::output_dtypes(weights).any(|dtype| dtype == results),
+        NotSupported,
+        "{}.dtype is {}, and the weights are {}; on CUDA a result is of that dtype or \
+         XQKV_DTYPE_F32",
+        output.name,
+        results.name(),
+        weights.name()
+    );
+    Ok(())
+}
+
+/// Lanes that are not neighbours are no column of any matmul's result.
+fn ensure_run(output: &Output<'_>) -> Result<(), Error> {
+    let (shape, strides) = (output.view.shape(), output.view.strides());
+    ensure!(
+        shape.width == 1 || strides.width == 1,
+        NotSupported,
+        "{}.width_stride is {}; this version writes on CUDA only heads whose lanes are neighbours, \
+         so pass 0 or 1",
+        output.name,
+        strides.width
+    );
+    Ok(())
+}
+
+/// How a matrix's rows and layers lie: elements between rows, between layers if these are all as
+/// far apart, and what all addresses are a multiple of.
+fn weight_strides(
+    job: &Job<'_>,
+    matrix: usize,
+    weights: &DeviceWeights,
+) -> Result<(i64, Option<i64>, usize), Error> {
+    let place = |at| weights.place((job.layer + at) * job.form.matrices.len() + matrix);
+    let first = place(0)?;
+    let step = if job.layer_count > 1 { address_step(first, place(1)?) } else { 0 };
+    let (mut is_even, mut bits) = (step > 0 || job.layer_count == 1, first.address);
+    let mut last = first;
+    for at in 1..job.layer_count {
+        let next = place(at)?;
+        is_even &= address_step(last, next) == step && next.row_stride == first.row_stride;
+        bits |= next.address;
+        last = next;
+    }
+    let bytes = job.form.dtype.bytes() as i64;
+    let layer_stride = (is_even && step % bytes == 0).then_some(step / bytes);
+    Ok((first.row_stride, layer_stride, 1 << bits.trailing_zeros().min(MOST_ALIGNMENT)))
+}
+
+fn address_step(from: Borrowed, to: Borrowed) -> i64 {
+    (to.address as i64).wrapping_sub(from.address as i64)
+}
+
+/// Whether in every layer the second matrix continues the first.
+fn are_stacked(job: &Job<'_>, side: &Side<'_>, weights: &DeviceWeights) -> Result<bool, Error> {
+    let [Some(first), Some(second)] = side.outputs else {
+        return Ok(false);
+    };
+    for layer in job.layer..job.layer + job.layer_count {
+        let count = job.form.matrices.len();
+        let upper = weights.place(layer * count + first.matrix)?;
+        let lower = weights.place(layer * count + second.matrix)?;
+        let rows = job.form.matrices[first.matrix].outputs as i64;
+        let bytes = rows * upper.row_stride * job.form.dtype.bytes() as i64;
+        if upper.row_stride != lower.row_stride || address_step(upper, lower) != bytes {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn relation(side: &Side<'_>) -> Relation {
+    let [Some(first), Some(second)] = side.outputs else {
+        return Relation::Apart;
+    };
+    let (from, to) = (first.view.address(), second.view.address());
+    match to.checked_sub(from) {
+        Some(bytes) => Relation::Behind((bytes / first.view.dtype().bytes()) as i64),
+        None => Relation::Apart,
+    }
+}

@@ -1,0 +1,174 @@
+//! A plan: what a backend prepared for one shape of call, and the shape that calls are held
+//! against.
+
+use super::Call;
+use crate::backend;
+use crate::error::{Error, Status, ensure};
+use crate::view::{Rows, Strides, View};
+
+/// What a backend prepared, and for what.
+#[derive(Clone)]
+pub struct Plan {
+    pub(super) device: backend::Plan,
+    pub(super) shape: CallShape,
+    /// The projection that made it.
+    pub(super) owner: u64,
+}
+
+impl Plan {
+    /// Scratch memory that a call should lend.
+    pub fn workspace_bytes(&self) -> usize {
+        self.device.workspace_bytes
+    }
+}
+
+/// What all calls of one plan have in common, and the most rows they have.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CallShape {
+    layer_count: i64,
+    decoder: Option<SideShape>,
+    encoder: Option<SideShape>,
+    /// What every address is a multiple of.
+    alignment: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct SideShape {
+    name: &'static str,
+    most_rows: i64,
+    row_stride: i64,
+    dtype: i32,
+    views: [Option<ViewShape>; 2],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct ViewShape {
+    name: &'static str,
+    strides: Strides,
+    dtype: i32,
+}
+
+impl CallShape {
+    /// The shape of a call, whose rows become the most.
+    pub(super) fn of(call: &Call, alignment: usize) -> Self {
+        let decoder = call.decoder.as_ref().map(|side| {
+            side_shape("decoder", &side.rows, [Some(("query", &side.query)), None], call)
+        });
+        let encoder = call.encoder.as_ref().map(|side| {
+            let views = [Some(("key", &side.key)), Some(("value", &side.value))];
+            side_shape("encoder", &side.rows, views, call)
+        });
+        Self { layer_count: call.layer_count, decoder, encoder, alignment }
+    }
+
+    /// Refuses a call of another shape, or with more rows.
+    pub(super) fn ensure_fits(&self, call: &Call) -> Result<(), Error> {
+        ensure!(
+            self.layer_count == call.layer_count,
+            PlanMismatch,
+            "layer_count is {}, the plan was made for {}; make a plan for this",
+            call.layer_count,
+            self.layer_count
+        );
+        let given = CallShape::of(call, self.alignment);
+        for (planned, given) in [(&self.decoder, &given.decoder), (&self.encoder, &given.encoder)] {
+            if let Some(given) = given {
+                let planned = planned.as_ref().ok_or_else(|| unplanned(given.name))?;
+                planned.ensure_fits(given)?;
+            }
+        }
+        self.ensure_aligned(call)
+    }
+
+    fn ensure_aligned(&self, call: &Call) -> Result<(), Error> {
+        for (name, address) in call.addresses() {
+            ensure!(
+                address.is_multiple_of(self.alignment),
+                PlanMismatch,
+                "{name}.data is {address:#x}, not a multiple of the {} bytes that the plan was \
+                 made for; make it with a smaller alignment_bytes",
+                self.alignment
+            );
+        }
+        Ok(())
+    }
+}
+
+fn unplanned(name: &str) -> Error {
+    let message = format!("the plan was made without {name} rows; make one for a call with them");
+    Error::new(Status::PlanMismatch, message)
+}
+
+impl SideShape {
+    fn ensure_fits(&self, given: &SideShape) -> Result<(), Error> {
+        let name = self.name;
+        for (field, planned, given) in [
+            ("row_stride", self.row_stride, given.row_stride),
+            ("dtype", self.dtype.into(), given.dtype.into()),
+        ] {
+            ensure_equal(name, field, planned, given)?;
+        }
+        ensure!(
+            given.most_rows <= self.most_rows,
+            PlanMismatch,
+            "{name}.rows is {}, the plan was made for at most {}; make it for more rows",
+            given.most_rows,
+            self.most_rows
+        );
+        let views = self.views.iter().flatten().zip(given.views.iter().flatten());
+        views.into_iter().try_for_each(|(planned, given)| planned.ensure_equals(given))
+    }
+}
+
+impl ViewShape {
+    fn ensure_equals(&self, given: &ViewShape) -> Result<(), Error> {
+        for (field, planned, given) in [
+            ("dtype", i64::from(self.dtype), i64::from(given.dtype)),
+            ("layer_stride", self.strides.layer, given.strides.layer),
+            ("row_stride", self.strides.row, given.strides.row),
+            ("head_stride", self.strides.head, given.strides.head),
+            ("width_stride", self.strides.width, given.strides.width),
+        ] {
+            ensure_equal(self.name, field, planned, given)?;
+        }
+        Ok(())
+    }
+}
+
+fn ensure_equal(name: &str, field: &str, planned: i64, given: i64) -> Result<(), Error> {
+    ensure!(
+        planned == given,
+        PlanMismatch,
+        "{name}.{field} is {given}, the plan was made for {planned}; make a plan for this shape"
+    );
+    Ok(())
+}
+
+fn side_shape(
+    name: &'static str,
+    rows: &Rows,
+    views: [Option<(&'static str, &View)>; 2],
+    call: &Call,
+) -> SideShape {
+    let view = |(name, view): (&'static str, &View)| ViewShape {
+        name,
+        strides: relevant_strides(view, call.layer_count),
+        dtype: view.dtype() as i32,
+    };
+    SideShape {
+        name,
+        most_rows: rows.count(),
+        row_stride: rows.row_stride(),
+        dtype: rows.dtype() as i32,
+        views: views.map(|named| named.map(view)),
+    }
+}
+
+/// The strides that the call steps by; a packed layer stride grows with the rows, and of one layer
+/// none is used.
+fn relevant_strides(view: &View, layer_count: i64) -> Strides {
+    let strides = view.strides();
+    let layer = if layer_count > 1 { strides.layer } else { 0 };
+    let head = if view.shape().heads > 1 { strides.head } else { 0 };
+    Strides { layer, head, ..strides }
+}

@@ -1,0 +1,140 @@
+//! The weights after one commit: which of them there are, and the backend's form of them.
+
+use super::Call;
+use crate::backend::{
+    BiasSource, Content, Form, MatrixForm, Numerics, Stock, WeightSource, Weights,
+};
+use crate::error::{Error, ensure, listed};
+use crate::shard::Shard;
+use crate::spec::{Part, Spec};
+use crate::weights::{Change, Kind, Update};
+
+/// The weights after one commit; which ones, layer by layer and part by part.
+#[derive(Clone, Default)]
+pub(super) struct Version {
+    pub(super) number: u64,
+    pub(super) weights: Option<Weights>,
+    held: Vec<Held>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Held {
+    weight: bool,
+    bias: bool,
+}
+
+/// What a backend is to hold of every layer of a shard.
+pub(super) fn form(spec: &Spec, shard: &Shard, numerics: Numerics) -> Form {
+    let matrix = |part| MatrixForm {
+        outputs: shard.outputs(spec, part).count as usize,
+        inputs: spec.inputs(part) as usize,
+        scale: spec.scale[part],
+        has_bias: spec.bias[part],
+        stack: usize::from(part != Part::Query),
+    };
+    Form {
+        layer_count: shard.layers.count as usize,
+        dtype: spec.weight_dtype,
+        matrices: Part::ALL.map(matrix).to_vec(),
+        numerics,
+    }
+}
+
+/// Where a part stands in a form's layer.
+pub(super) fn matrix_of(part: Part) -> usize {
+    match part {
+        Part::Query => 0,
+        Part::Key => 1,
+        Part::Value => 2,
+    }
+}
+
+impl Version {
+    /// What the backend is to hold after this update.
+    pub(super) fn stock<'a>(
+        &self,
+        form: &'a Form,
+        update: &'a Update,
+        first_layer: i64,
+    ) -> Stock<'a> {
+        let places = places(form, first_layer);
+        let contents = places.enumerate().map(|(at, (layer, part))| {
+            let held = self.held.get(at).copied().unwrap_or_default();
+            let change = |kind| update.changes().get(&(layer, part, kind));
+            Content {
+                weight: weight_source(change(Kind::Weight), held.weight),
+                bias: bias_source(change(Kind::Bias), held.bias),
+            }
+        });
+        Stock { form, contents: contents.collect() }
+    }
+
+    /// The version after this one, of what the stock became.
+    pub(super) fn next(&self, stock: &Stock<'_>, weights: Weights) -> Version {
+        let held = |content: &Content<'_>| Held {
+            weight: !matches!(content.weight, WeightSource::Absent),
+            bias: !matches!(content.bias, BiasSource::Absent),
+        };
+        Version {
+            number: self.number + 1,
+            weights: Some(weights),
+            held: stock.contents.iter().map(held).collect(),
+        }
+    }
+
+    /// Refuses a call that needs what was not loaded, and names it.
+    pub(super) fn ensure_ready(
+        &self,
+        spec: &Spec,
+        first_layer: i64,
+        call: &Call,
+    ) -> Result<&Weights, Error> {
+        let mut missing = Vec::new();
+        for layer in call.layer..call.layer + call.layer_count {
+            for part in call.parts() {
+                let at = (layer - first_layer) as usize * Part::ALL.len() + matrix_of(part);
+                let held = self.held.get(at).copied().unwrap_or_default();
+                if !held.weight {
+                    missing.push(format!("{} weight of layer {layer}", part.name()));
+                }
+                if spec.bias[part] && !held.bias {
+                    missing.push(format!("{} bias of layer {layer}", part.name()));
+                }
+            }
+        }
+        let weights = self.weights.as_ref().filter(|_| missing.is_empty());
+        ensure!(
+            weights.is_some(),
+            NotReady,
+            "not loaded: {}; put them with xqkv_update_put or read a checkpoint, and commit",
+            listed(&missing)
+        );
+        Ok(weights.expect("just checked"))
+    }
+}
+
+/// The layers and parts of a form, in the order of a stock.
+fn places(form: &Form, first_layer: i64) -> impl Iterator<Item = (i64, Part)> {
+    let layers = first_layer..first_layer + form.layer_count as i64;
+    layers.flat_map(|layer| Part::ALL.into_iter().map(move |part| (layer, part)))
+}
+
+fn weight_source(change: Option<&Change>, is_held: bool) -> WeightSource<'_> {
+    match change {
+        Some(Change::Weight(bytes)) => WeightSource::Copied(bytes),
+        Some(Change::Borrow(borrowed)) => WeightSource::Borrowed(*borrowed),
+        Some(Change::Bias(_) | Change::Clear) => WeightSource::Absent,
+        None if is_held => WeightSource::Kept,
+        None => WeightSource::Absent,
+    }
+}
+
+fn bias_source(change: Option<&Change>, is_held: bool) -> BiasSource<'_> {
+    match change {
+        Some(Change::Bias(elements)) => BiasSource::Copied(elements),
+        Some(Change::Weight(_) | Change::Borrow(_) | Change::Clear) => BiasSource::Absent,
+        None if is_held => BiasSource::Kept,
+        None => BiasSource::Absent,
+    }
+}
+
