@@ -1681,7 +1681,8 @@ xqkv_status xqkv_update_commit(struct xqkv_update *update,
 
 /**
  * Drops the update and all that was put into it; the projection stays as it is. NULL does
- * nothing. Any thread.
+ * nothing. Waits for a call that fills or commits the update on another thread; behind a commit
+ * it answers INVALID_HANDLE. Any thread.
  *
  * Returns: INVALID_HANDLE.
  */

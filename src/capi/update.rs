@@ -12,7 +12,7 @@ use crate::log::Level;
 use crate::spec::Part;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::{Kind, Update};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A weight transaction: begin, put tensors or read a checkpoint, then commit or abandon. First
 /// load and hot swap are the same thing. An opaque handle, unmade by commit or abandon.
@@ -220,7 +220,8 @@ pub unsafe extern "C" fn xqkv_update_commit(
 }
 
 /// Drops the update and all that was put into it; the projection stays as it is. NULL does
-/// nothing. Any thread.
+/// nothing. Waits for a call that fills or commits the update on another thread; behind a commit
+/// it answers INVALID_HANDLE. Any thread.
 ///
 /// Returns: INVALID_HANDLE.
 #[unsafe(no_mangle)]
@@ -228,7 +229,15 @@ pub unsafe extern "C" fn xqkv_update_abandon(
     update: *mut xqkv_update,
     error: *mut xqkv_error,
 ) -> Status {
-    boundary::call(error, || handle::remove(update))
+    boundary::call(error, || {
+        if update.is_null() {
+            return Ok(());
+        }
+        let held = handle::get(update.cast_const())?;
+        // So that a commit on another thread never finds its handle gone: its weights are live.
+        let _update = held.update.lock().unwrap_or_else(PoisonError::into_inner);
+        handle::remove(update)
+    })
 }
 
 fn parts(part: i32) -> Result<&'static [Part], Error> {
