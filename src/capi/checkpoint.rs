@@ -86,15 +86,17 @@ pub unsafe extern "C" fn xqkv_checkpoint_report(
         // SAFETY: NULL or structs that begin with their size; strings are terminated.
         let (source, spec) = unsafe { (xqkv_checkpoint::read(checkpoint)?, read_spec(spec)?) };
         ensure_pointer(needed_bytes, "needed_bytes")?;
+        if text_bytes != 0 {
+            ensure_pointer(text, "text")?;
+        }
         let opened = Checkpoint::open(source.location)?;
         let report = Report::new(&opened, &spec)?.to_json();
         let needed = report.len() as i64 + 1;
         // SAFETY: not NULL and aligned.
         unsafe { *needed_bytes = needed };
-        if text.is_null() && text_bytes == 0 {
+        if text.is_null() {
             return Ok(());
         }
-        ensure_pointer(text, "text")?;
         ensure!(
             text_bytes >= needed,
             BufferTooSmall,
