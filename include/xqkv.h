@@ -608,11 +608,6 @@ typedef int32_t xqkv_kind;
 #endif // __cplusplus
 
 /**
- * One of the three projections.
- */
-typedef struct Part Part;
-
-/**
  * A communicator: this rank's seat among the ranks of one projection. Optional, since outputs
  * sharded by head need no collective. This version makes none; wherever one is asked for, NULL
  * is the only value.
