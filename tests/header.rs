@@ -38,6 +38,19 @@ fn typedef_name(line: &str) -> Option<&str> {
 }
 
 #[test]
+fn every_function_that_takes_a_struct_may_find_it_misaligned() {
+    let header = generated();
+    let comments: Vec<_> = header.split("/**").filter_map(|text| text.split("*/").next()).collect();
+    let sized: Vec<_> = comments.iter().filter(|text| text.contains(SIZE_REFUSED)).collect();
+    assert!(sized.len() > 15, "only {} functions found", sized.len());
+    let silent: Vec<_> = sized.iter().filter(|text| !text.contains("MISALIGNED")).collect();
+    assert!(silent.is_empty(), "no MISALIGNED in {silent:?}");
+}
+
+/// How a list of statuses names the one of structs.
+const SIZE_REFUSED: &str = "NULL_ARGUMENT, INVALID_STRUCT_SIZE";
+
+#[test]
 fn the_committed_header_is_the_generated_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/xqkv.h");
     let generated = generated();

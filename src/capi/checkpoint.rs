@@ -49,7 +49,7 @@ unsafe impl Plain for xqkv_checkpoint {
 
 /// Fills the struct with zeros. `size` is sizeof(xqkv_checkpoint).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_checkpoint_init(
     checkpoint: *mut xqkv_checkpoint,
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn xqkv_checkpoint_init(
 /// it takes. With `text` NULL and `text_bytes` 0 only the latter is written. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
-/// BUFFER_TOO_SMALL (`*needed_bytes` is written), NOT_SUPPORTED, OUT_OF_MEMORY,
+/// MISALIGNED, BUFFER_TOO_SMALL (`*needed_bytes` is written), NOT_SUPPORTED, OUT_OF_MEMORY,
 /// CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
 /// CHECKPOINT_MISMATCH.
 #[unsafe(no_mangle)]
