@@ -126,6 +126,23 @@ static void clears_that_make_no_sense_are_refused(void) {
     CHECK(generation_of(QUERY) == 1);
 }
 
+/* Places for answers that are no places: refused before anything is done. */
+static void misaligned_places_are_refused(void) {
+    int64_t places[2] = {-7, -7}, version = 0;
+    void *odd = (char *)places + 1;
+    xqkv_update *update = begin();
+    CHECK_OK(xqkv_projection_get_weights_version(projection, &version, &error));
+    CHECK_REFUSED(XQKV_STATUS_MISALIGNED, "weights_version is", xqkv_update_commit(update, odd, &error));
+    CHECK_REFUSED(XQKV_STATUS_MISALIGNED, "update is", xqkv_update_begin(projection, odd, &error));
+    CHECK_REFUSED(XQKV_STATUS_MISALIGNED, "weights_version is",
+                  xqkv_projection_get_weights_version(projection, odd, &error));
+    CHECK_REFUSED(XQKV_STATUS_MISALIGNED, "tensor is",
+                  xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, odd, &error));
+    CHECK(places[0] == -7 && places[1] == -7);
+    CHECK_OK(xqkv_update_commit(update, &places[0], &error));
+    CHECK(places[0] == version + 1);
+}
+
 /* A fused part of which one half is there already is refused whole: the other half stays open. */
 static void a_refused_fused_put_takes_no_half(void) {
     float zeros[10 * ENCODER_WIDTH] = {0};
@@ -233,6 +250,7 @@ int main(void) {
     cleared_parts_go();
     puts_that_make_no_sense_are_refused();
     clears_that_make_no_sense_are_refused();
+    misaligned_places_are_refused();
     a_refused_fused_put_takes_no_half();
     an_update_outlives_its_projection_s_handle();
     return check_done();
