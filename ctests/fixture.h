@@ -4,6 +4,8 @@
 
 #include "check.h"
 #include <math.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 enum { QUERY, KEY, VALUE, DECODER_WIDTH = 5, ENCODER_WIDTH = 7, QUERY_HEADS = 4, KEY_VALUE_HEADS = 2, HEAD_WIDTH = 3,
        VALUE_WIDTH = 2, LAYERS = 2, MOST_ROWS = 64, MOST_COLUMNS = 12 };
@@ -57,6 +59,25 @@ static inline const float *test_rows(int part) {
     return rows[part];
 }
 
+/* Writes an integer as one element of a dtype; below 256 every dtype has it exactly. f16 has a smaller exponent than
+   the others, and a fraction that begins at another bit. */
+static inline void store(void *elements, int dtype, int64_t at, float integer) {
+    uint32_t bits;
+    memcpy(&bits, &integer, sizeof bits);
+    uint16_t bfloat = (uint16_t)(bits >> 16), half = 0;
+    if (integer != 0) half = (uint16_t)((bfloat & 0x8000) | (((bits & INT32_MAX) >> 13) - (112 << 10)));
+    if (dtype == XQKV_DTYPE_F32) memcpy((char *)elements + at * 4, &integer, 4);
+    if (dtype == XQKV_DTYPE_F16) memcpy((char *)elements + at * 2, &half, 2);
+    if (dtype == XQKV_DTYPE_BF16) memcpy((char *)elements + at * 2, &bfloat, 2);
+}
+
+static inline int holds(const void *elements, int dtype, int64_t at, float integer) {
+    unsigned char expected[4];
+    int64_t bytes = xqkv_dtype_bytes(dtype);
+    store(expected, dtype, 0, integer);
+    return memcmp((const char *)elements + at * bytes, expected, (size_t)bytes) == 0;
+}
+
 static inline xqkv_tensor test_tensor(const void *data, int rows, int columns) {
     xqkv_tensor tensor;
     CHECK_OK(xqkv_tensor_init(&tensor, sizeof tensor));
@@ -67,20 +88,30 @@ static inline xqkv_tensor test_tensor(const void *data, int rows, int columns) {
     return tensor;
 }
 
-static inline xqkv_status put_weight(xqkv_update *update, int layer, int part, int generation) {
+static inline xqkv_status put_weight_as(xqkv_update *update, int layer, int part, int generation, int dtype) {
     float weight[MOST_COLUMNS * ENCODER_WIDTH];
     int inputs = test_inputs[part];
     for (int at = 0; at < test_columns(part) * inputs; at++)
-        weight[at] = test_weight(part, layer, at / inputs, at % inputs, generation);
+        store(weight, dtype, at, test_weight(part, layer, at / inputs, at % inputs, generation));
     xqkv_tensor tensor = test_tensor(weight, test_columns(part), inputs);
+    tensor.dtype = dtype;
     return xqkv_update_put(update, layer, test_parts[part], XQKV_KIND_WEIGHT, &tensor, &error);
 }
 
-static inline xqkv_status put_bias(xqkv_update *update, int layer, int part) {
+static inline xqkv_status put_weight(xqkv_update *update, int layer, int part, int generation) {
+    return put_weight_as(update, layer, part, generation, XQKV_DTYPE_F32);
+}
+
+static inline xqkv_status put_bias_as(xqkv_update *update, int layer, int part, int dtype) {
     float bias[MOST_COLUMNS];
-    for (int output = 0; output < test_columns(part); output++) bias[output] = test_bias(part, output);
+    for (int output = 0; output < test_columns(part); output++) store(bias, dtype, output, test_bias(part, output));
     xqkv_tensor tensor = test_tensor(bias, test_columns(part), 1);
+    tensor.dtype = dtype;
     return xqkv_update_put(update, layer, test_parts[part], XQKV_KIND_BIAS, &tensor, &error);
+}
+
+static inline xqkv_status put_bias(xqkv_update *update, int layer, int part) {
+    return put_bias_as(update, layer, part, XQKV_DTYPE_F32);
 }
 
 /* Puts everything the spec has, of one generation. */
@@ -122,6 +153,18 @@ static inline xqkv_projection *ready_projection(int threads) {
     load(projection, 0);
     CHECK_OK(xqkv_context_destroy(context, &error));
     return projection;
+}
+
+/* Lets the process have so many bytes more than it has, or as many as it likes. */
+static inline void allow(int64_t bytes) {
+    struct rlimit limit;
+    long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file != NULL && fscanf(file, "%lld", &pages) == 1);
+    if (file != NULL) fclose(file);
+    CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+    limit.rlim_cur = bytes < 0 ? limit.rlim_max : (rlim_t)(pages * sysconf(_SC_PAGESIZE) + bytes);
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
 }
 
 /* Outputs of one call, poisoned. */
@@ -171,8 +214,13 @@ static inline xqkv_forward test_call(outputs *out, int decoder_rows, int encoder
 /* Whether a packed output has exactly these rows of a layer, and poison behind them. */
 static inline int has_rows(const outputs *out, int part, int layer, int rows, int generation) {
     int columns = test_columns(part);
-    for (int at = 0; at < rows * columns; at++)
-        if (out->parts[part][at] != test_result(part, layer, at / columns, at % columns, generation)) return 0;
+    for (int at = 0; at < rows * columns; at++) {
+        float expected = test_result(part, layer, at / columns, at % columns, generation);
+        if (out->parts[part][at] == expected) continue;
+        snprintf(check_detail, sizeof check_detail, "part %d, layer %d, row %d, column %d is %g, expected %g", part,
+                 layer, at / columns, at % columns, (double)out->parts[part][at], (double)expected);
+        return 0;
+    }
     return isnan(out->parts[part][rows * columns]);
 }
 

@@ -3,38 +3,46 @@
 
 #[path = "run/compile.rs"]
 mod compile;
+#[path = "run/names.rs"]
+mod names;
 #[path = "run/symbols.rs"]
 mod symbols;
 
 use compile::{Library, folder, programs, tool};
+use std::path::Path;
 use std::process::Command;
 
-/// Runs a program with the folders it may need.
-fn run(mut command: Command, name: &str) {
+/// Runs every program, also behind one that failed, so that no failure hides another.
+fn run_all(library: Library, kind: &str, command: impl Fn(&Path) -> Command) {
+    let run_one = |source: &String| {
+        let program = compile::program(source, library, &[]);
+        run(command(&program), &format!("{source}_{kind}")).err()
+    };
+    let failures: Vec<String> = programs().iter().filter_map(run_one).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Runs a program with the folders it may need; it succeeds, and prints nothing.
+fn run(mut command: Command, name: &str) -> Result<(), String> {
     let scratch = folder().join(format!("scratch_{name}"));
     std::fs::create_dir_all(&scratch).unwrap();
     let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/whisper");
     let output = command.arg(checkpoint).arg(&scratch).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{name}: {}\n{out}{err}", output.status);
-    assert!(out.is_empty() && err.is_empty(), "{name} printed:\n{out}{err}");
+    let is_silent = out.is_empty() && err.is_empty();
+    let report = || format!("{name}: {}\n{out}{err}", output.status);
+    (output.status.success() && is_silent).then_some(()).ok_or_else(report)
 }
 
 #[test]
 fn every_program_passes_with_the_shared_library() {
-    for source in programs() {
-        let program = compile::program(&source, Library::Shared, &[]);
-        run(Command::new(&program), &source);
-    }
+    run_all(Library::Shared, "shared", |program| Command::new(program));
 }
 
 #[test]
 fn every_program_passes_with_the_static_library() {
-    for source in programs() {
-        let program = compile::program(&source, Library::Static, &[]);
-        run(Command::new(&program), &format!("{source}_static"));
-    }
+    run_all(Library::Static, "static", |program| Command::new(program));
 }
 
 #[test]
@@ -42,15 +50,14 @@ fn valgrind_finds_no_error_and_no_leak() {
     let Some(valgrind) = tool("valgrind", "valgrind") else {
         return;
     };
-    for source in programs() {
-        let program = compile::program(&source, Library::Shared, &[]);
+    run_all(Library::Shared, "valgrind", |program| {
         let mut command = Command::new(&valgrind);
         // Under valgrind a program is slow; it knows to do less of the same then.
         command.env("XQKV_TEST_IS_SLOW", "1").args(["--quiet", "--error-exitcode=9"]);
         command.args(["--leak-check=full", "--errors-for-leak-kinds=definite,indirect,possible"]);
         command.arg("--child-silent-after-fork=yes").arg(program);
-        run(command, &format!("{source}_valgrind"));
-    }
+        command
+    });
 }
 
 #[test]

@@ -61,8 +61,10 @@ static void a_good_checkpoint_gives_its_spec(void) {
     CHECK(spec.weight_dtype == XQKV_DTYPE_BF16 && spec.query_scale == 1 && spec.norm == XQKV_NORM_NONE);
 }
 
+static const int whisper_biases[] = {1, 0, 1}, all_biases[] = {1, 1, 1}, no_biases[] = {0, 0, 0};
+
 /* Loads a folder into a projection of the good checkpoint's spec, changed in one way. */
-static xqkv_status loaded(const char *directory, int64_t heads, int key_bias, int dtype, int convert) {
+static xqkv_status loaded(const char *directory, int64_t heads, const int *biases, int dtype, int convert) {
     xqkv_context *context = test_context(1);
     xqkv_projection *projection = NULL;
     xqkv_update *update = NULL;
@@ -71,7 +73,8 @@ static xqkv_status loaded(const char *directory, int64_t heads, int key_bias, in
     int64_t version = -1;
     CHECK_OK(xqkv_spec_init(&spec, sizeof spec));
     CHECK_OK(xqkv_spec_read_checkpoint(&spec, &checkpoint, &error));
-    spec.query_heads = spec.key_value_heads = heads, spec.key_bias = key_bias;
+    spec.query_heads = spec.key_value_heads = heads;
+    spec.query_bias = biases[QUERY], spec.key_bias = biases[KEY], spec.value_bias = biases[VALUE];
     spec.weight_dtype = dtype;
     CHECK_OK(xqkv_projection_create(context, &spec, NULL, &projection, &error));
     CHECK_OK(xqkv_update_begin(projection, &update, &error));
@@ -88,12 +91,16 @@ static xqkv_status loaded(const char *directory, int64_t heads, int key_bias, in
 }
 
 static void specs_that_do_not_fit_are_refused(void) {
-    CHECK_OK(loaded(good_folder, 6, 0, XQKV_DTYPE_BF16, 0));
-    CHECK_OK(loaded(good_folder, 6, 0, XQKV_DTYPE_F32, 1));
-    CHECK_REFUSED(XQKV_STATUS_INVALID_DTYPE, "XQKV_DTYPE_BF16", loaded(good_folder, 6, 0, XQKV_DTYPE_F32, 0));
-    CHECK_REFUSED(XQKV_STATUS_INVALID_SHAPE, "[384, 384]", loaded(good_folder, 5, 0, XQKV_DTYPE_BF16, 0));
-    CHECK_REFUSED(XQKV_STATUS_CHECKPOINT_MISSING_TENSOR, "k_proj.bias", loaded(good_folder, 6, 1, XQKV_DTYPE_BF16, 0));
-    CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "convert", loaded(good_folder, 6, 0, XQKV_DTYPE_BF16, 2));
+    CHECK_OK(loaded(good_folder, 6, whisper_biases, XQKV_DTYPE_BF16, 0));
+    CHECK_OK(loaded(good_folder, 6, whisper_biases, XQKV_DTYPE_F32, 1));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_DTYPE, "XQKV_DTYPE_BF16",
+                  loaded(good_folder, 6, whisper_biases, XQKV_DTYPE_F32, 0));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_SHAPE, "[384, 384]", loaded(good_folder, 5, whisper_biases, XQKV_DTYPE_BF16, 0));
+    CHECK_REFUSED(XQKV_STATUS_CHECKPOINT_MISSING_TENSOR, "k_proj.bias",
+                  loaded(good_folder, 6, all_biases, XQKV_DTYPE_BF16, 0));
+    CHECK_REFUSED(XQKV_STATUS_CHECKPOINT_MISMATCH, "q_proj.bias",
+                  loaded(good_folder, 6, no_biases, XQKV_DTYPE_BF16, 0));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "convert", loaded(good_folder, 6, whisper_biases, XQKV_DTYPE_BF16, 2));
 }
 
 static void spec_refused(const char *directory, xqkv_status status, const char *word) {
@@ -105,7 +112,7 @@ static void spec_refused(const char *directory, xqkv_status status, const char *
 }
 
 static void load_refused(const char *directory, xqkv_status status, const char *word) {
-    CHECK_REFUSED(status, word, loaded(directory, 6, 0, XQKV_DTYPE_BF16, 0));
+    CHECK_REFUSED(status, word, loaded(directory, 6, whisper_biases, XQKV_DTYPE_BF16, 0));
 }
 
 static void refused(const char *directory, xqkv_status status, const char *word) {
@@ -180,6 +187,9 @@ static void nulls_and_sizes_are_refused(void) {
     xqkv_checkpoint checkpoint = at(good_folder);
     CHECK_OK(xqkv_spec_init(&spec, sizeof spec));
     CHECK(xqkv_checkpoint_init(NULL, sizeof checkpoint) == XQKV_STATUS_NULL_ARGUMENT);
+    CHECK_SIZES(xqkv_checkpoint, checkpoint, xqkv_spec_read_checkpoint(&spec, &checkpoint, &error));
+    CHECK_SIZES(xqkv_spec, spec, xqkv_spec_read_checkpoint(&spec, &checkpoint, &error));
+    CHECK(spec.decoder_width == 0);
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "spec", xqkv_spec_read_checkpoint(NULL, &checkpoint, &error));
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "checkpoint", xqkv_spec_read_checkpoint(&spec, NULL, &error));
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "update", xqkv_update_read_checkpoint(NULL, &checkpoint, &error));
@@ -187,8 +197,119 @@ static void nulls_and_sizes_are_refused(void) {
                   xqkv_checkpoint_report(&checkpoint, &spec, NULL, 0, NULL, &error)));
     checkpoint.directory = NULL;
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "directory", xqkv_spec_read_checkpoint(&spec, &checkpoint, &error));
-    checkpoint.struct_size = 1;
-    CHECK_REFUSED(XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_checkpoint", xqkv_spec_read_checkpoint(&spec, &checkpoint, &error));
+}
+
+static void reports_refused_leave_their_memory_alone(void) {
+    xqkv_checkpoint checkpoint = at(good_folder);
+    xqkv_spec spec;
+    char text[64];
+    int64_t needed = -1;
+    CHECK_OK(xqkv_spec_init(&spec, sizeof spec));
+    CHECK_OK(xqkv_spec_read_checkpoint(&spec, &checkpoint, &error));
+    memset(text, 'x', sizeof text);
+    CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "checkpoint",
+                  xqkv_checkpoint_report(NULL, &spec, text, 64, &needed, &error));
+    CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "spec",
+                  xqkv_checkpoint_report(&checkpoint, NULL, text, 64, &needed, &error));
+    CHECK_SIZES(xqkv_checkpoint, checkpoint, xqkv_checkpoint_report(&checkpoint, &spec, text, 64, &needed, &error));
+    CHECK_SIZES(xqkv_spec, spec, xqkv_checkpoint_report(&checkpoint, &spec, text, 64, &needed, &error));
+    CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "text",
+                  xqkv_checkpoint_report(&checkpoint, &spec, NULL, 64, &needed, &error));
+    CHECK(needed == -1);
+    CHECK_REFUSED(XQKV_STATUS_BUFFER_TOO_SMALL, "text_bytes is 64",
+                  xqkv_checkpoint_report(&checkpoint, &spec, text, 64, &needed, &error));
+    CHECK_REFUSED(XQKV_STATUS_BUFFER_TOO_SMALL, "text_bytes is -1",
+                  xqkv_checkpoint_report(&checkpoint, &spec, text, -1, &needed, &error));
+    for (size_t place = 0; place < sizeof text; place++) CHECK(text[place] == 'x');
+    char *whole = malloc((size_t)needed);
+    CHECK_REFUSED(XQKV_STATUS_BUFFER_TOO_SMALL, "text_bytes",
+                  xqkv_checkpoint_report(&checkpoint, &spec, whole, needed - 1, &needed, &error));
+    CHECK_OK(xqkv_checkpoint_report(&checkpoint, &spec, whole, needed, &needed, &error));
+    CHECK(whole[0] == '{' && strlen(whole) + 1 == (size_t)needed);
+    free(whole);
+}
+
+/* The elements of a tensor of a safetensors file that was read whole; its header begins behind 8 bytes of length. */
+static const void *tensor_in(const char *file, const char *name) {
+    char quoted[256];
+    uint64_t header;
+    long long begin = 0;
+    snprintf(quoted, sizeof quoted, "\"%s\":", name);
+    memcpy(&header, file, sizeof header);
+    const char *entry = strstr(file + 8, quoted);
+    const char *offsets = entry == NULL ? NULL : strstr(entry, "\"data_offsets\":[");
+    if (!CHECK(offsets != NULL && sscanf(offsets, "\"data_offsets\":[%lld", &begin) == 1)) exit(EXIT_FAILURE);
+    return file + 8 + header + begin;
+}
+
+/* Puts every tensor of the good checkpoint by hand, as an engine does that reads files itself. */
+static void put_from_file(xqkv_update *update, const char *file) {
+    static const char letters[] = {'q', 'k', 'v'};
+    for (int layer = 0; layer < 2; layer++)
+        for (int part = QUERY; part <= VALUE; part++)
+            for (int kind = XQKV_KIND_WEIGHT; kind <= (part == KEY ? XQKV_KIND_WEIGHT : XQKV_KIND_BIAS); kind++) {
+                char name[128];
+                snprintf(name, sizeof name, "model.decoder.layers.%d.encoder_attn.%c_proj.%s", layer, letters[part],
+                         kind == XQKV_KIND_WEIGHT ? "weight" : "bias");
+                xqkv_tensor tensor = test_tensor(tensor_in(file, name), 384, kind == XQKV_KIND_WEIGHT ? 384 : 1);
+                tensor.dtype = XQKV_DTYPE_BF16;
+                CHECK_OK(xqkv_update_put(update, layer, test_parts[part], kind, &tensor, &error));
+            }
+}
+
+enum { WIDTH = 384, ROWS = 3 };
+
+/* Runs layer 1 on some rows: Q, K and V behind each other, a rank's heads in their columns. */
+static void run_rank(const xqkv_projection *projection, float *out, int64_t first_column) {
+    static float rows[ROWS * WIDTH];
+    xqkv_forward call;
+    xqkv_view *views[] = {&call.query, &call.key, &call.value};
+    for (int at = 0; at < ROWS * WIDTH; at++) rows[at] = (float)(at % 31 - 15) * 0.125f;
+    CHECK_OK(xqkv_forward_init(&call, sizeof call));
+    call.layer = 1;
+    call.decoder.data = call.encoder.data = rows, call.decoder.rows = call.encoder.rows = ROWS;
+    call.decoder.dtype = call.encoder.dtype = XQKV_DTYPE_F32;
+    for (int part = QUERY; part <= VALUE; part++) {
+        views[part]->data = out + part * ROWS * WIDTH + first_column, views[part]->row_stride = WIDTH;
+        views[part]->dtype = XQKV_DTYPE_F32;
+    }
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+}
+
+/* One rank's projection, loaded from `file` if it is given and else by the library. */
+static void load_and_run(const xqkv_context *context, int64_t rank, int64_t rank_count, const char *file, float *out) {
+    xqkv_checkpoint checkpoint = at(good_folder);
+    xqkv_spec spec;
+    xqkv_projection_options options;
+    xqkv_projection *projection = NULL;
+    xqkv_update *update = NULL;
+    CHECK_OK(xqkv_spec_init(&spec, sizeof spec));
+    CHECK_OK(xqkv_spec_read_checkpoint(&spec, &checkpoint, &error));
+    CHECK_OK(xqkv_projection_options_init(&options, sizeof options));
+    options.rank = rank, options.rank_count = rank_count;
+    CHECK_OK(xqkv_projection_create(context, &spec, &options, &projection, &error));
+    CHECK_OK(xqkv_update_begin(projection, &update, &error));
+    if (file != NULL) put_from_file(update, file);
+    else CHECK_OK(xqkv_update_read_checkpoint(update, &checkpoint, &error));
+    CHECK_REFUSED(XQKV_STATUS_DUPLICATE_PART, "query weight of layer 0",
+                  xqkv_update_read_checkpoint(update, &checkpoint, &error));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    run_rank(projection, out, rank * WIDTH / rank_count);
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+}
+
+static void a_checkpoint_read_by_ranks_has_the_bits_of_one_put_by_hand(void) {
+    static float by_hand[3 * ROWS * WIDTH], by_ranks[3 * ROWS * WIDTH];
+    size_t bytes;
+    char *file = read_whole(good_folder, "model.safetensors", &bytes);
+    xqkv_context *context = test_context(1);
+    memset(by_hand, 0xff, sizeof by_hand), memset(by_ranks, 0xff, sizeof by_ranks);
+    load_and_run(context, 0, 1, file, by_hand);
+    for (int64_t rank = 0; rank < 3; rank++) load_and_run(context, rank, 3, NULL, by_ranks);
+    CHECK(memcmp(by_hand, by_ranks, sizeof by_hand) == 0);
+    for (size_t place = 0; place < sizeof by_hand / sizeof *by_hand; place++) CHECK(!isnan(by_hand[place]));
+    CHECK_OK(xqkv_context_destroy(context, &error));
+    free(file);
 }
 
 int main(int count, char **arguments) {
@@ -200,5 +321,7 @@ int main(int count, char **arguments) {
     files_that_are_no_files_are_refused();
     a_pattern_names_the_tensors_of_any_model();
     nulls_and_sizes_are_refused();
+    reports_refused_leave_their_memory_alone();
+    a_checkpoint_read_by_ranks_has_the_bits_of_one_put_by_hand();
     return check_done();
 }

@@ -1,5 +1,5 @@
 /* Contexts: what they turn out to be, and options that are refused. */
-#include "check.h"
+#include "fixture.h"
 
 static xqkv_context_options defaults(void) {
     xqkv_context_options options;
@@ -34,10 +34,13 @@ static void threads_and_instructions_are_as_asked(void) {
     CHECK_OK(xqkv_context_destroy(context, &error));
 }
 
+/* Refused, and accepted again without options. */
 static void refused(xqkv_context_options options, xqkv_status status, const char *word) {
     xqkv_context *context = NULL;
     CHECK_REFUSED(status, word, xqkv_context_create(&options, &context, &error));
     CHECK(context == NULL);
+    CHECK_OK(xqkv_context_create(NULL, &context, &error));
+    CHECK_OK(xqkv_context_destroy(context, &error));
 }
 
 #define REFUSED(field, value, status)                    \
@@ -67,7 +70,10 @@ static void bad_options_are_refused(void) {
     REFUSED(thread_count, -1, XQKV_STATUS_INVALID_ARGUMENT);
     REFUSED(thread_count, 1025, XQKV_STATUS_INVALID_ARGUMENT);
     REFUSED(instruction_set, 77, XQKV_STATUS_INVALID_ENUM);
+    REFUSED(instruction_set, INT32_MIN, XQKV_STATUS_INVALID_ENUM);
     REFUSED(log_level, 5, XQKV_STATUS_INVALID_ENUM);
+    REFUSED(log_level, -1, XQKV_STATUS_INVALID_ENUM);
+    REFUSED(thread_count, INT32_MIN, XQKV_STATUS_INVALID_ARGUMENT);
     REFUSED(allocate, no_memory, XQKV_STATUS_NOT_SUPPORTED);
     REFUSED(free, nothing_freed, XQKV_STATUS_NOT_SUPPORTED);
     REFUSED(parallel_for, no_tasks, XQKV_STATUS_NOT_SUPPORTED);
@@ -79,23 +85,35 @@ static void bad_options_are_refused(void) {
 }
 
 static void sizes_and_nulls_are_refused(void) {
-    static const uint32_t sizes[] = {0, sizeof(xqkv_context_options) - 1, sizeof(xqkv_context_options) + 4, UINT32_MAX};
     xqkv_context_options options = defaults();
     xqkv_context *context = NULL;
     xqkv_context_info info;
-    for (size_t at = 0; at < sizeof sizes / sizeof *sizes; at++) {
-        options.struct_size = sizes[at];
-        refused(options, XQKV_STATUS_INVALID_STRUCT_SIZE, "struct_size");
-        CHECK(xqkv_context_options_init(&options, sizes[at]) == XQKV_STATUS_INVALID_STRUCT_SIZE);
-    }
+    CHECK_SIZES(xqkv_context_options, options, xqkv_context_create(&options, &context, &error));
+    CHECK(context == NULL);
     CHECK(xqkv_context_options_init(NULL, sizeof options) == XQKV_STATUS_NULL_ARGUMENT);
     CHECK(xqkv_context_info_init(NULL, sizeof info) == XQKV_STATUS_NULL_ARGUMENT);
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "context", xqkv_context_create(NULL, NULL, &error));
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "context", xqkv_context_get_info(NULL, &info, &error));
     CHECK_OK(xqkv_context_create(NULL, &context, &error));
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "info", xqkv_context_get_info(context, NULL, &error));
-    info.struct_size = 3;
-    CHECK_REFUSED(XQKV_STATUS_INVALID_STRUCT_SIZE, "info", xqkv_context_get_info(context, &info, &error));
+    info.thread_count = -7;
+    CHECK_SIZES(xqkv_context_info, info, xqkv_context_get_info(context, &info, &error));
+    CHECK(info.thread_count == -7);
+    CHECK_OK(xqkv_context_get_info(context, &info, &error));
+    CHECK_OK(xqkv_context_destroy(context, &error));
+}
+
+/* With memory for a few of the threads' stacks only. */
+static void threads_that_cannot_start_are_a_status_and_leave_nothing(void) {
+    xqkv_context_options options = defaults();
+    xqkv_context *context = NULL;
+    options.thread_count = 1024;
+    allow(1 << 26);
+    CHECK_REFUSED(XQKV_STATUS_THREAD_FAILED, "could not be started", xqkv_context_create(&options, &context, &error));
+    allow(-1);
+    CHECK(context == NULL && xqkv_handle_count() == 0);
+    options.thread_count = 2;
+    CHECK_OK(xqkv_context_create(&options, &context, &error));
     CHECK_OK(xqkv_context_destroy(context, &error));
 }
 
@@ -104,5 +122,6 @@ int main(void) {
     threads_and_instructions_are_as_asked();
     bad_options_are_refused();
     sizes_and_nulls_are_refused();
+    if (getenv("XQKV_TEST_IS_SLOW") == NULL) threads_that_cannot_start_are_a_status_and_leave_nothing();
     return check_done();
 }

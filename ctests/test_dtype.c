@@ -1,13 +1,72 @@
-/* The table of element types. */
-#include "check.h"
+/* The table of element types, and every mix of them in one projection. */
+#include "fixture.h"
+
+static void names_and_sizes_are_known(void) {
+    static const char *names[] = {NULL, "XQKV_DTYPE_F32", "XQKV_DTYPE_F16", "XQKV_DTYPE_BF16"};
+    static const int unknown[] = {0, 4, -1, INT32_MIN, INT32_MAX};
+    for (int dtype = XQKV_DTYPE_F32; dtype <= XQKV_DTYPE_BF16; dtype++) {
+        CHECK(xqkv_dtype_bytes(dtype) == (dtype == XQKV_DTYPE_F32 ? 4 : 2));
+        CHECK(strcmp(xqkv_dtype_name(dtype), names[dtype]) == 0);
+    }
+    for (size_t at = 0; at < sizeof unknown / sizeof *unknown; at++)
+        CHECK(xqkv_dtype_bytes(unknown[at]) == 0 && xqkv_dtype_name(unknown[at]) == NULL);
+}
+
+/* A projection of layer 0 whose weights and biases came in this dtype. */
+static xqkv_projection *projection_of(const xqkv_context *context, int dtype) {
+    xqkv_spec spec = test_spec();
+    xqkv_projection *projection = NULL;
+    xqkv_update *update = NULL;
+    spec.weight_dtype = dtype;
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &projection, &error));
+    CHECK_OK(xqkv_update_begin(projection, &update, &error));
+    for (int part = QUERY; part <= VALUE; part++) {
+        CHECK_OK(put_weight_as(update, 0, part, 0, dtype));
+        if (part != KEY) CHECK_OK(put_bias_as(update, 0, part, dtype));
+    }
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    return projection;
+}
+
+static int part_is_right(const outputs *out, int part, int rows, int dtype) {
+    int good = 1, columns = test_columns(part);
+    for (int at = 0; at < rows * columns; at++)
+        good &= holds(out->parts[part], dtype, at, test_result(part, 0, at / columns, at % columns, 0));
+    return good && ((const unsigned char *)out->parts[part])[rows * columns * xqkv_dtype_bytes(dtype)] == 0xff;
+}
+
+/* Integers are exact in each dtype, so that the mix may not show in any bit. */
+static void check_mix(const xqkv_projection *projection, const int *dtypes) {
+    enum { ROWS = 5 };
+    static outputs out;
+    float decoder[ROWS * DECODER_WIDTH], encoder[ROWS * ENCODER_WIDTH];
+    for (int at = 0; at < ROWS * DECODER_WIDTH; at++) store(decoder, dtypes[0], at, test_rows(QUERY)[at]);
+    for (int at = 0; at < ROWS * ENCODER_WIDTH; at++) store(encoder, dtypes[1], at, test_rows(KEY)[at]);
+    xqkv_forward call = test_call(&out, ROWS, ROWS);
+    poison(&out);
+    call.decoder.data = decoder, call.decoder.dtype = dtypes[0];
+    call.encoder.data = encoder, call.encoder.dtype = dtypes[1];
+    call.query.dtype = dtypes[2], call.key.dtype = dtypes[3], call.value.dtype = dtypes[4];
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    for (int part = QUERY; part <= VALUE; part++) CHECK(part_is_right(&out, part, ROWS, dtypes[2 + part]));
+}
+
+/* Both inputs and all three outputs in each dtype of their own: 3^5 calls for each dtype of the weights. */
+static void any_mix_gives_the_same_integers(void) {
+    xqkv_context *context = test_context(1);
+    for (int weight = XQKV_DTYPE_F32; weight <= XQKV_DTYPE_BF16; weight++) {
+        xqkv_projection *projection = projection_of(context, weight);
+        for (int mix = 0; mix < 243; mix++) {
+            int dtypes[] = {1 + mix % 3, 1 + mix / 3 % 3, 1 + mix / 9 % 3, 1 + mix / 27 % 3, 1 + mix / 81};
+            check_mix(projection, dtypes);
+        }
+        CHECK_OK(xqkv_projection_destroy(projection, &error));
+    }
+    CHECK_OK(xqkv_context_destroy(context, &error));
+}
 
 int main(void) {
-    CHECK(xqkv_dtype_bytes(XQKV_DTYPE_F32) == 4);
-    CHECK(xqkv_dtype_bytes(XQKV_DTYPE_F16) == 2);
-    CHECK(xqkv_dtype_bytes(XQKV_DTYPE_BF16) == 2);
-    CHECK(xqkv_dtype_bytes(0) == 0);
-    CHECK(xqkv_dtype_bytes(4) == 0);
-    CHECK(strcmp(xqkv_dtype_name(XQKV_DTYPE_BF16), "XQKV_DTYPE_BF16") == 0);
-    CHECK(xqkv_dtype_name(0) == NULL);
+    names_and_sizes_are_known();
+    any_mix_gives_the_same_integers();
     return check_done();
 }

@@ -35,6 +35,22 @@ static void a_cache_fill_runs_all_layers_at_once(void) {
     CHECK(isnan(out.parts[QUERY][0]) && isnan(out.parts[KEY][LAYERS * 8 * 6]));
 }
 
+/* A cache whose layers lie apart, as an engine's does that has room for more rows. */
+static void a_cache_fill_leaves_what_lies_between_layers(void) {
+    enum { ROOM = 50 };
+    static outputs out;
+    xqkv_forward call = test_call(&out, 0, 8);
+    poison(&out);
+    call.layer_count = LAYERS, call.key.layer_stride = ROOM * 6, call.value.layer_stride = ROOM * 4;
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    for (int part = KEY; part <= VALUE; part++)
+        for (int at = 0; at < LAYERS * ROOM * test_columns(part); at++) {
+            int columns = test_columns(part), layer = at / columns / ROOM, row = at / columns % ROOM;
+            float found = out.parts[part][at];
+            CHECK(row < 8 ? found == test_result(part, layer, row, at % columns, 0) : isnan(found));
+        }
+}
+
 static void scales_multiply_the_sum_and_its_bias(void) {
     static outputs out;
     xqkv_context *context = test_context(1);
@@ -67,9 +83,6 @@ static void not_a_number_stays_in_its_row(void) {
 
 static void bad_calls_are_refused(void) {
     static int something;
-    CALL_REFUSED(projection, struct_size, 0, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
-    CALL_REFUSED(projection, struct_size, sizeof(xqkv_forward) - 1, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
-    CALL_REFUSED(projection, struct_size, UINT32_MAX, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_forward");
     CALL_REFUSED(projection, flags, 1, XQKV_STATUS_INVALID_ARGUMENT, "flags");
     CALL_REFUSED(projection, layer, -1, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer -1");
     CALL_REFUSED(projection, layer, LAYERS, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layers 0 to 1");
@@ -81,7 +94,21 @@ static void bad_calls_are_refused(void) {
     CALL_REFUSED(projection, signal_event, &something, XQKV_STATUS_NOT_SUPPORTED, "signal_event");
     CALL_REFUSED(projection, plan, (const xqkv_plan *)(const void *)&something, XQKV_STATUS_NOT_SUPPORTED, "plan");
     CALL_REFUSED(projection, workspace_bytes, -1, XQKV_STATUS_INVALID_ARGUMENT, "workspace_bytes");
+    CALL_REFUSED(projection, flags, UINT32_MAX, XQKV_STATUS_INVALID_ARGUMENT, "flags");
+    CALL_REFUSED(projection, layer, INT64_MIN, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer");
+    CALL_REFUSED(projection, layer_count, INT64_MAX, XQKV_STATUS_INVALID_ARGUMENT, "layer_count");
+}
+
+static void nulls_and_sizes_are_refused(void) {
+    static outputs out;
+    xqkv_forward call = test_call(&out, 3, 4);
+    poison(&out);
+    CHECK_SIZES(xqkv_forward, call, xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "projection", xqkv_projection_forward(NULL, &call, NULL, &error));
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "forward", xqkv_projection_forward(projection, NULL, NULL, &error));
+    CHECK(is_poisoned(&out));
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, NULL));
+    for (int part = QUERY; part <= VALUE; part++) CHECK(has_rows(&out, part, 0, part == QUERY ? 3 : 4, 0));
     CHECK(xqkv_forward_init(NULL, sizeof(xqkv_forward)) == XQKV_STATUS_NULL_ARGUMENT);
 }
 
@@ -111,9 +138,11 @@ int main(void) {
     a_decode_step_runs_q_and_leaves_key_and_value_alone();
     prefill_runs_all_three_on_rows_of_their_own();
     a_cache_fill_runs_all_layers_at_once();
+    a_cache_fill_leaves_what_lies_between_layers();
     scales_multiply_the_sum_and_its_bias();
     not_a_number_stays_in_its_row();
     bad_calls_are_refused();
+    nulls_and_sizes_are_refused();
     layers_past_the_end_of_a_fill_are_refused();
     a_lent_workspace_is_left_alone();
     CHECK_OK(xqkv_projection_destroy(projection, &error));

@@ -97,12 +97,63 @@ static void nulls_and_sizes_are_refused(const xqkv_context *context) {
     CHECK(xqkv_projection_options_init(&options, 4) == XQKV_STATUS_INVALID_STRUCT_SIZE);
 }
 
+static void sizes_are_refused_by_create_and_get_shard(const xqkv_context *context) {
+    xqkv_spec spec = test_spec();
+    xqkv_projection_options options;
+    xqkv_projection *projection = NULL;
+    xqkv_shard shard;
+    CHECK_OK(xqkv_projection_options_init(&options, sizeof options));
+    CHECK_SIZES(xqkv_spec, spec, xqkv_projection_create(context, &spec, NULL, &projection, &error));
+    CHECK_SIZES(xqkv_projection_options, options,
+                xqkv_projection_create(context, &spec, &options, &projection, &error));
+    CHECK(projection == NULL);
+    CHECK_OK(xqkv_projection_create(context, &spec, &options, &projection, &error));
+    CHECK_OK(xqkv_shard_init(&shard, sizeof shard));
+    CHECK_SIZES(xqkv_shard, shard, xqkv_projection_get_shard(projection, &shard, &error));
+    CHECK(shard.layer_count == 0);
+    CHECK_OK(xqkv_projection_get_shard(projection, &shard, &error));
+    CHECK(shard.layer_count == LAYERS);
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+}
+
+static void heads_that_do_not_divide_make_no_projection(const xqkv_context *context) {
+    xqkv_spec spec = test_spec();
+    xqkv_projection_options options;
+    xqkv_projection *projection = NULL;
+    CHECK_OK(xqkv_projection_options_init(&options, sizeof options));
+    options.rank_count = 3;
+    CHECK_REFUSED(XQKV_STATUS_INDIVISIBLE_HEADS, "4 query heads",
+                  xqkv_projection_create(context, &spec, &options, &projection, &error));
+    CHECK(projection == NULL);
+    CHECK_OK(xqkv_projection_options_balance(&options, &spec, 0, 3, &error));
+    CHECK_OK(xqkv_projection_create(context, &spec, &options, &projection, &error));
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+}
+
+/* 2^59 bytes of weights, of which nothing is there until something is put. */
+static void a_projection_takes_no_memory_before_its_weights(const xqkv_context *context) {
+    xqkv_spec spec = test_spec();
+    xqkv_projection *projection = NULL;
+    xqkv_shard shard;
+    spec.decoder_width = spec.encoder_width = INT64_C(1) << 31, spec.layer_count = 1 << 20;
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &projection, &error));
+    CHECK_OK(xqkv_shard_init(&shard, sizeof shard));
+    CHECK_OK(xqkv_projection_get_shard(projection, &shard, &error));
+    CHECK(shard.weight_bytes == (INT64_C(1) << 20) * 4 * (12 + 4 + (INT64_C(1) << 31) * (12 + 6 + 4)));
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+    spec.layer_count = INT64_C(1) << 31;
+    CHECK_REFUSED(XQKV_STATUS_SIZE_OVERFLOW, "2^63", xqkv_projection_create(context, &spec, NULL, &projection, &error));
+}
+
 int main(void) {
     xqkv_context *context = test_context(2);
     for (int64_t ranks = 1; ranks <= 5; ranks++) ranks_side_by_side_are_one_rank(context, ranks);
     a_rank_without_heads_does_nothing(context);
     a_pipeline_rank_holds_its_layers_only(context);
     nulls_and_sizes_are_refused(context);
+    sizes_are_refused_by_create_and_get_shard(context);
+    heads_that_do_not_divide_make_no_projection(context);
+    a_projection_takes_no_memory_before_its_weights(context);
     CHECK_OK(xqkv_context_destroy(context, &error));
     return check_done();
 }

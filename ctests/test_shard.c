@@ -49,6 +49,23 @@ static void a_query_split_leaves_key_and_value_whole(void) {
     CHECK(shard.key_value_head_begin == 0 && shard.key_value_head_count == 2);
 }
 
+/* A whole's worth of every width but the heads and layers that the options leave out. */
+static void an_uneven_split_of_some_layers_has_the_bytes_of_its_heads(void) {
+    xqkv_spec spec = heads(8, 2);
+    xqkv_projection_options options = even(0, 0);
+    options.split = XQKV_SPLIT_EXPLICIT, options.layer_begin = 1;
+    options.query_head_begin = 4, options.query_head_count = 3;
+    options.key_value_head_begin = 1, options.key_value_head_count = 1;
+    xqkv_shard shard = cut(&spec, &options);
+    CHECK(shard.query_head_begin == 4 && shard.query_head_count == 3 && shard.query_columns == 9);
+    CHECK(shard.key_value_head_begin == 1 && shard.key_value_head_count == 1);
+    CHECK(shard.key_columns == 3 && shard.value_columns == 2 && shard.layer_begin == 1 && shard.layer_count == 1);
+    CHECK(shard.weight_bytes == 4 * (9 * 5 + 9 + 3 * 7 + 2 * 7 + 2));
+    options.query_head_begin = options.query_head_count = 0;
+    shard = cut(&spec, &options);
+    CHECK(shard.query_head_count == 0 && shard.query_columns == 0 && shard.weight_bytes == 4 * (3 * 7 + 2 * 7 + 2));
+}
+
 /* 6 heads on 4 ranks: the message names a split, which is accepted; the balanced splits tile the whole. */
 static void indivisible_heads_name_a_split_that_works(void) {
     xqkv_spec spec = heads(6, 6);
@@ -83,6 +100,8 @@ static void refused(xqkv_projection_options options, xqkv_status status, const c
     CHECK_OK(xqkv_shard_init(&shard, sizeof shard));
     CHECK_REFUSED(status, word, xqkv_spec_cut(&spec, &options, &shard, &error));
     CHECK(shard.query_columns == 0);
+    options = even(0, 1);
+    CHECK_OK(xqkv_spec_cut(&spec, &options, &shard, &error));
 }
 
 static xqkv_projection_options explicit_heads(int64_t query, int64_t queries, int64_t key_value, int64_t key_values) {
@@ -103,7 +122,13 @@ static void splits_that_make_no_sense_are_refused(void) {
     refused(explicit_heads(0, INT64_MAX, 0, 2), XQKV_STATUS_INVALID_ARGUMENT, "query_head_begin 0");
     refused(explicit_heads(0, 8, -1, 2), XQKV_STATUS_INVALID_ARGUMENT, "key_value_head_begin -1");
     options.split = 3;
-    refused(options, XQKV_STATUS_INVALID_ENUM, "split");
+    refused(options, XQKV_STATUS_INVALID_ENUM, "split is 3");
+    options.split = INT32_MIN;
+    refused(options, XQKV_STATUS_INVALID_ENUM, "split is -2147483648");
+    refused(even(0, INT64_MAX), XQKV_STATUS_INDIVISIBLE_HEADS, "8 query heads");
+    refused(even(INT64_MAX, INT64_MAX), XQKV_STATUS_INVALID_ARGUMENT, "rank 9223372036854775807");
+    refused(explicit_heads(0, 8, INT64_MAX, INT64_MAX), XQKV_STATUS_INVALID_ARGUMENT, "key_value_head_begin");
+    refused(explicit_heads(INT64_MIN, 8, 0, 2), XQKV_STATUS_INVALID_ARGUMENT, "query_head_begin");
     options = even(0, 1), options.query_head_count = 2;
     refused(options, XQKV_STATUS_INVALID_ARGUMENT, "XQKV_SPLIT_EXPLICIT");
     options = explicit_heads(0, 8, 0, 2), options.rank_count = 2;
@@ -116,8 +141,21 @@ static void splits_that_make_no_sense_are_refused(void) {
     refused(options, XQKV_STATUS_NOT_SUPPORTED, "comm");
     options = even(0, 1), options.flags = 1;
     refused(options, XQKV_STATUS_INVALID_ARGUMENT, "flags");
-    options = even(0, 1), options.struct_size = 8;
-    refused(options, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_projection_options");
+}
+
+static void sizes_are_refused(void) {
+    xqkv_spec spec = test_spec();
+    xqkv_shard shard;
+    xqkv_projection_options options = even(0, 1);
+    CHECK_OK(xqkv_shard_init(&shard, sizeof shard));
+    CHECK_SIZES(xqkv_projection_options, options, xqkv_spec_cut(&spec, &options, &shard, &error));
+    CHECK_SIZES(xqkv_projection_options, options, xqkv_projection_options_balance(&options, &spec, 0, 1, &error));
+    CHECK_SIZES(xqkv_shard, shard, xqkv_spec_cut(&spec, &options, &shard, &error));
+    CHECK_SIZES(xqkv_spec, spec, xqkv_spec_cut(&spec, &options, &shard, &error));
+    CHECK_SIZES(xqkv_spec, spec, xqkv_projection_options_balance(&options, &spec, 0, 1, &error));
+    CHECK(shard.query_columns == 0 && options.split == XQKV_SPLIT_EVEN);
+    CHECK_OK(xqkv_spec_cut(&spec, &options, &shard, &error));
+    CHECK(shard.query_columns == 12);
 }
 
 static void nulls_are_refused(void) {
@@ -137,8 +175,10 @@ int main(void) {
     the_whole_has_all_heads_layers_and_bytes();
     key_value_heads_are_replicated_on_neighbours();
     a_query_split_leaves_key_and_value_whole();
+    an_uneven_split_of_some_layers_has_the_bytes_of_its_heads();
     indivisible_heads_name_a_split_that_works();
     splits_that_make_no_sense_are_refused();
+    sizes_are_refused();
     nulls_are_refused();
     return check_done();
 }

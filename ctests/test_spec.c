@@ -6,6 +6,8 @@
         xqkv_spec spec = test_spec();                                        \
         spec.field = (value);                                                \
         CHECK_REFUSED((status), (word), xqkv_spec_check(&spec, &error));     \
+        spec.field = test_spec().field;                                      \
+        CHECK_OK(xqkv_spec_check(&spec, &error));                            \
     } while (0)
 
 static void good_specs_pass(void) {
@@ -50,6 +52,7 @@ static void products_beyond_63_bits_are_refused(void) {
 
 static void flags_enums_and_scales_are_checked(void) {
     REFUSED(weight_dtype, 0, XQKV_STATUS_INVALID_ENUM, "weight_dtype");
+    REFUSED(weight_dtype, INT32_MIN, XQKV_STATUS_INVALID_ENUM, "weight_dtype is -2147483648");
     REFUSED(weight_dtype, 4, XQKV_STATUS_INVALID_ENUM, "XQKV_DTYPE_BF16");
     REFUSED(query_bias, 2, XQKV_STATUS_INVALID_ARGUMENT, "query_bias");
     REFUSED(key_bias, -1, XQKV_STATUS_INVALID_ARGUMENT, "key_bias");
@@ -71,8 +74,9 @@ int main(void) {
     flags_enums_and_scales_are_checked();
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "spec", xqkv_spec_check(NULL, &error));
     CHECK(xqkv_spec_init(NULL, sizeof spec) == XQKV_STATUS_NULL_ARGUMENT);
-    CHECK(xqkv_spec_init(&spec, sizeof spec - 1) == XQKV_STATUS_INVALID_STRUCT_SIZE);
-    spec.struct_size = UINT32_MAX;
-    CHECK_REFUSED(XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_spec", xqkv_spec_check(&spec, &error));
+    CHECK_REFUSED(XQKV_STATUS_MISALIGNED, "spec is",
+                  xqkv_spec_check((const xqkv_spec *)(const void *)((char *)&spec + 1), &error));
+    CHECK_SIZES(xqkv_spec, spec, xqkv_spec_check(&spec, &error));
+    CHECK_OK(xqkv_spec_check(&spec, &error));
     return check_done();
 }

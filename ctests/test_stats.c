@@ -34,16 +34,33 @@ static void bad_stats_are_refused_before_anything_runs(const xqkv_projection *pr
     xqkv_forward call = test_call(&out, 1, 1);
     poison(&out);
     CHECK(xqkv_stats_init(NULL, sizeof stats) == XQKV_STATUS_NULL_ARGUMENT);
-    CHECK(xqkv_stats_init(&stats, sizeof stats + 8) == XQKV_STATUS_INVALID_STRUCT_SIZE);
-    stats.struct_size = 1, stats.multiply_adds = -7;
-    CHECK_REFUSED(XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_stats", xqkv_projection_forward(projection, &call, &stats, &error));
-    CHECK(stats.multiply_adds == -7 && is_poisoned(&out));
+    memset(&stats, 0x5a, sizeof stats);
+    const xqkv_stats before = stats;
+    CHECK_SIZES(xqkv_stats, stats, xqkv_projection_forward(projection, &call, &stats, &error));
+    stats.struct_size = before.struct_size;
+    CHECK(memcmp(&stats, &before, sizeof stats) == 0 && is_poisoned(&out));
+}
+
+static void a_refused_call_leaves_stats_as_they_were(const xqkv_projection *projection) {
+    static outputs out;
+    xqkv_stats stats;
+    xqkv_forward call = test_call(&out, 1, 1);
+    memset(&stats, 0x5a, sizeof stats), stats.struct_size = sizeof stats;
+    const xqkv_stats before = stats;
+    call.layer = LAYERS;
+    CHECK_REFUSED(XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer 2",
+                  xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK(memcmp(&stats, &before, sizeof stats) == 0);
+    call.layer = 0;
+    CHECK_OK(xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK(stats.multiply_adds == 12 * 5 + (6 + 4) * 7 && stats.weights_version == 1 && stats.plans_made == 0);
 }
 
 int main(void) {
     xqkv_projection *projection = ready_projection(2);
     executed_is_necessary(projection);
     bad_stats_are_refused_before_anything_runs(projection);
+    a_refused_call_leaves_stats_as_they_were(projection);
     CHECK_OK(xqkv_projection_destroy(projection, &error));
     return check_done();
 }

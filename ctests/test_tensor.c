@@ -40,12 +40,8 @@ static void a_fused_strided_unaligned_weight_is_cut_right(void) {
 
 static void other_dtypes_are_taken_when_asked(void) {
     uint16_t weight[12 * DECODER_WIDTH];
-    for (int at = 0; at < 12 * DECODER_WIDTH; at++) {
-        float exact = test_weight(QUERY, 0, at / DECODER_WIDTH, at % DECODER_WIDTH, 0);
-        uint32_t bits;
-        memcpy(&bits, &exact, sizeof bits);
-        weight[at] = (uint16_t)(bits >> 16); /* small integers are exact in bf16 */
-    }
+    for (int at = 0; at < 12 * DECODER_WIDTH; at++)
+        store(weight, XQKV_DTYPE_BF16, at, test_weight(QUERY, 0, at / DECODER_WIDTH, at % DECODER_WIDTH, 0));
     xqkv_update *update = begin();
     xqkv_tensor tensor = test_tensor(weight, 12, DECODER_WIDTH);
     tensor.dtype = XQKV_DTYPE_BF16;
@@ -90,20 +86,24 @@ static void a_cut_tensor_is_taken_as_it_is(const xqkv_context *context) {
     do {                                                                                                            \
         float weight[12 * DECODER_WIDTH] = {0};                                                                     \
         xqkv_tensor tensor = test_tensor(weight, 12, DECODER_WIDTH);                                                \
+        xqkv_update *update = begin();                                                                              \
         tensor.field = (value);                                                                                     \
         CHECK_REFUSED((status), (word),                                                                             \
                       xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));              \
+        tensor = test_tensor(weight, 12, DECODER_WIDTH);                                                            \
+        CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));                   \
+        CHECK_OK(xqkv_update_abandon(update, &error));                                                              \
     } while (0)
 
 static void bad_tensors_are_refused_and_the_update_goes_on(void) {
-    xqkv_update *update = begin();
     int something = 0;
-    REFUSED(struct_size, 0, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_tensor");
-    REFUSED(struct_size, sizeof(xqkv_tensor) + 4, XQKV_STATUS_INVALID_STRUCT_SIZE, "xqkv_tensor");
     REFUSED(data, NULL, XQKV_STATUS_NULL_ARGUMENT, "tensor.data");
-    REFUSED(dtype, 0, XQKV_STATUS_INVALID_ENUM, "dtype");
+    REFUSED(dtype, 0, XQKV_STATUS_INVALID_ENUM, "dtype is 0");
+    REFUSED(dtype, INT32_MIN, XQKV_STATUS_INVALID_ENUM, "dtype is -2147483648");
     REFUSED(rows, 11, XQKV_STATUS_INVALID_SHAPE, "[11, 5]");
     REFUSED(rows, -12, XQKV_STATUS_INVALID_SHAPE, "-12");
+    REFUSED(rows, (INT64_C(1) << 31) + 12, XQKV_STATUS_INVALID_SHAPE, "[2147483660, 5]");
+    REFUSED(columns, INT64_C(1) << 59, XQKV_STATUS_SIZE_OVERFLOW, "2^63");
     REFUSED(rows, INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "2^63");
     REFUSED(columns, 4, XQKV_STATUS_INVALID_SHAPE, "needs [12, 5]");
     REFUSED(columns, -5, XQKV_STATUS_INVALID_SHAPE, "-5");
@@ -125,9 +125,65 @@ static void bad_tensors_are_refused_and_the_update_goes_on(void) {
     REFUSED(scale_block_rows, 32, XQKV_STATUS_NOT_SUPPORTED, "scale");
     REFUSED(scale_block_columns, 32, XQKV_STATUS_NOT_SUPPORTED, "scale");
     REFUSED(reserved, 1, XQKV_STATUS_INVALID_ARGUMENT, "reserved");
+    check_layer(projection);
+}
+
+static void sizes_are_refused_and_the_update_goes_on(void) {
+    float weight[12 * DECODER_WIDTH] = {0};
+    xqkv_update *update = begin();
+    xqkv_tensor tensor = test_tensor(weight, 12, DECODER_WIDTH);
+    CHECK_SIZES(xqkv_tensor, tensor, xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
     CHECK_OK(put_weight(update, 0, QUERY, 0));
     CHECK_OK(xqkv_update_commit(update, NULL, &error));
     check_layer(projection);
+}
+
+/* A bias is one column of a matrix, every third element of it; and [Wq; Wk; Wv] come at once where widths are equal. */
+static void a_strided_bias_and_three_fused_weights_are_cut_right(const xqkv_context *context) {
+    enum { STRIDE = 3, OUTPUTS = 12 + 6 + 4 };
+    static outputs out;
+    float weight[OUTPUTS * ENCODER_WIDTH], bias[OUTPUTS * STRIDE];
+    xqkv_spec spec = test_spec();
+    xqkv_projection *equal = NULL;
+    xqkv_update *update = NULL;
+    spec.decoder_width = ENCODER_WIDTH, spec.layer_count = 1, spec.key_bias = 1;
+    for (int at = 0; at < OUTPUTS * ENCODER_WIDTH; at++) weight[at] = (float)(at % 13 - 6);
+    for (int at = 0; at < OUTPUTS * STRIDE; at++) bias[at] = at % STRIDE == 0 ? (float)(at / STRIDE - 11) : NAN;
+    xqkv_tensor weights = test_tensor(weight, OUTPUTS, ENCODER_WIDTH), biases = test_tensor(bias, OUTPUTS, 1);
+    biases.row_stride = STRIDE;
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &equal, &error));
+    CHECK_OK(xqkv_update_begin(equal, &update, &error));
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY_KEY_VALUE, XQKV_KIND_WEIGHT, &weights, &error));
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY_KEY_VALUE, XQKV_KIND_BIAS, &biases, &error));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    xqkv_forward call = test_call(&out, 3, 3);
+    poison(&out);
+    call.decoder.data = test_rows(KEY);
+    CHECK_OK(xqkv_projection_forward(equal, &call, NULL, &error));
+    for (int part = QUERY, first = 0; part <= VALUE; first += test_columns(part++))
+        for (int at = 0; at < 3 * test_columns(part); at++) {
+            int output = first + at % test_columns(part);
+            double sum = output - 11;
+            for (int input = 0; input < ENCODER_WIDTH; input++)
+                sum += ((output * ENCODER_WIDTH + input) % 13 - 6) * (double)test_row(at / test_columns(part), input);
+            CHECK((double)out.parts[part][at] == sum);
+        }
+    CHECK_OK(xqkv_projection_destroy(equal, &error));
+}
+
+/* A rank without heads of a part takes its empty shard, which lies nowhere. */
+static void an_empty_shard_needs_no_data(const xqkv_context *context) {
+    xqkv_projection_options options;
+    xqkv_update *update = NULL;
+    CHECK_OK(xqkv_projection_options_init(&options, sizeof options));
+    options.split = XQKV_SPLIT_EXPLICIT, options.key_value_head_count = KEY_VALUE_HEADS;
+    xqkv_projection *empty = test_projection(context, &options);
+    xqkv_tensor tensor = test_tensor(NULL, 0, DECODER_WIDTH);
+    tensor.extent = XQKV_EXTENT_SHARD;
+    CHECK_OK(xqkv_update_begin(empty, &update, &error));
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    CHECK_OK(xqkv_projection_destroy(empty, &error));
 }
 
 int main(void) {
@@ -137,6 +193,9 @@ int main(void) {
     other_dtypes_are_taken_when_asked();
     a_cut_tensor_is_taken_as_it_is(context);
     bad_tensors_are_refused_and_the_update_goes_on();
+    sizes_are_refused_and_the_update_goes_on();
+    a_strided_bias_and_three_fused_weights_are_cut_right(context);
+    an_empty_shard_needs_no_data(context);
     CHECK(xqkv_tensor_init(NULL, sizeof(xqkv_tensor)) == XQKV_STATUS_NULL_ARGUMENT);
     CHECK_OK(xqkv_projection_destroy(projection, &error));
     CHECK_OK(xqkv_context_destroy(context, &error));

@@ -54,6 +54,45 @@ static void commit_generations(void) {
     for (int generation = 1; generation <= rounds / 10; generation++) load(projection, generation % 3);
 }
 
+static void run_in_a_second_context(void) {
+    static outputs out;
+    xqkv_projection *second = ready_projection(2);
+    for (int round = 0; round < rounds; round++) {
+        xqkv_forward call = test_call(&out, 3, 4);
+        poison(&out);
+        CHECK_OK(xqkv_projection_forward(second, &call, NULL, &error));
+        for (int part = QUERY; part <= VALUE; part++) CHECK(has_rows(&out, part, 0, part == QUERY ? 3 : 4, 0));
+    }
+    CHECK_OK(xqkv_projection_destroy(second, &error));
+}
+
+static xqkv_update *shared;
+
+static void *put_query(void *status) {
+    static const float weight[12 * DECODER_WIDTH];
+    xqkv_error own;
+    xqkv_tensor tensor = test_tensor(weight, 12, DECODER_WIDTH);
+    *(xqkv_status *)status = xqkv_update_put(shared, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &own);
+    return NULL;
+}
+
+/* All put the same part: one is taken, and the others learn that it is there. */
+static void one_update_may_be_filled_by_many(void) {
+    pthread_t threads[THREADS];
+    xqkv_status statuses[THREADS];
+    int taken = 0;
+    CHECK_OK(xqkv_update_begin(projection, &shared, &error));
+    for (int thread = 0; thread < THREADS; thread++)
+        pthread_create(&threads[thread], NULL, put_query, &statuses[thread]);
+    for (int thread = 0; thread < THREADS; thread++) {
+        pthread_join(threads[thread], NULL);
+        taken += statuses[thread] == XQKV_STATUS_OK;
+        CHECK(statuses[thread] == XQKV_STATUS_OK || statuses[thread] == XQKV_STATUS_DUPLICATE_PART);
+    }
+    CHECK(taken == 1);
+    CHECK_OK(xqkv_update_abandon(shared, &error));
+}
+
 static void destroy(void) {
     CHECK_OK(xqkv_projection_destroy(projection, &error));
     CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection", xqkv_projection_destroy(projection, &error));
@@ -131,12 +170,16 @@ static void large_calls_give_the_same_bits_on_any_number_of_threads(void) {
 int main(void) {
     if (getenv("XQKV_TEST_IS_SLOW") != NULL) rounds = 20;
     test_rows(QUERY), test_rows(KEY);
-    projection = ready_projection(3);
-    beside_forwards(nothing);
-    beside_forwards(commit_generations);
-    the_child_of_a_fork_can_go_on();
+    for (int threads = 1; threads <= 3; threads++) {
+        projection = ready_projection(threads);
+        beside_forwards(nothing);
+        beside_forwards(run_in_a_second_context);
+        beside_forwards(one_update_may_be_filled_by_many);
+        beside_forwards(commit_generations);
+        the_child_of_a_fork_can_go_on();
+        beside_forwards(destroy);
+    }
     a_thread_may_destroy_at_its_end();
-    beside_forwards(destroy);
     large_calls_give_the_same_bits_on_any_number_of_threads();
     return check_done();
 }

@@ -99,7 +99,8 @@ enum xqkv_status
    */
   XQKV_STATUS_INVALID_STRIDE = 107,
   /**
-   * A pointer is not a multiple of its element's size. Effect: none.
+   * A pointer is not a multiple of its element's size, or of its struct's alignment.
+   * Effect: none.
    */
   XQKV_STATUS_MISALIGNED = 108,
   /**
@@ -608,11 +609,6 @@ typedef int32_t xqkv_kind;
 #endif // __cplusplus
 
 /**
- * One of the three projections.
- */
-typedef struct Part Part;
-
-/**
  * A communicator: this rank's seat among the ranks of one projection. Optional, since outputs
  * sharded by head need no collective. This version makes none; wherever one is asked for, NULL
  * is the only value.
@@ -807,6 +803,8 @@ typedef struct xqkv_error {
  * Receives a line of the log. `level` is an xqkv_log_level, `message` UTF-8 text that is valid
  * only during the call, and `user` the pointer given beside the callback. It may be called from
  * any thread that calls the library, also from two at once, and must not call the library itself.
+ * Projections and updates keep their context's callback: it may be called until the context and
+ * the last projection and update made from it are gone, and no call runs on any of them.
  */
 typedef void (*xqkv_log_callback)(int32_t level, const char *message, void *user);
 
@@ -1360,7 +1358,7 @@ int64_t xqkv_handle_count(void);
 /**
  * Fills the struct with zeros. `size` is sizeof(xqkv_checkpoint).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_checkpoint_init(struct xqkv_checkpoint *checkpoint, size_t size);
 
@@ -1376,7 +1374,7 @@ xqkv_status xqkv_checkpoint_init(struct xqkv_checkpoint *checkpoint, size_t size
  * it takes. With `text` NULL and `text_bytes` 0 only the latter is written. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
- * BUFFER_TOO_SMALL (`*needed_bytes` is written), NOT_SUPPORTED, OUT_OF_MEMORY,
+ * MISALIGNED, BUFFER_TOO_SMALL (`*needed_bytes` is written), NOT_SUPPORTED, OUT_OF_MEMORY,
  * CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
  * CHECKPOINT_MISMATCH.
  */
@@ -1390,14 +1388,14 @@ xqkv_status xqkv_checkpoint_report(const struct xqkv_checkpoint *checkpoint,
 /**
  * Fills the options with defaults. `size` is sizeof(xqkv_context_options).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_context_options_init(struct xqkv_context_options *options, size_t size);
 
 /**
  * Prepares the info to be filled in. `size` is sizeof(xqkv_context_info).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_context_info_init(struct xqkv_context_info *info, size_t size);
 
@@ -1405,8 +1403,8 @@ xqkv_status xqkv_context_info_init(struct xqkv_context_info *info, size_t size);
  * Makes a context. `options` may be NULL for the defaults; it is copied. `*context` is written
  * only on success, and is the caller's to destroy. Starts the host's threads. Any thread.
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, NOT_SUPPORTED,
- * THREAD_FAILED, TOO_MANY_HANDLES.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, MISALIGNED,
+ * NOT_SUPPORTED, THREAD_FAILED, TOO_MANY_HANDLES.
  */
 xqkv_status xqkv_context_create(const struct xqkv_context_options *options,
                                 struct xqkv_context **context,
@@ -1424,7 +1422,7 @@ xqkv_status xqkv_context_destroy(struct xqkv_context *context, struct xqkv_error
 /**
  * Tells what the context turned out to be. `info` must have been initialised. Any thread.
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, MISALIGNED.
  */
 xqkv_status xqkv_context_get_info(const struct xqkv_context *context,
                                   struct xqkv_context_info *info,
@@ -1444,14 +1442,14 @@ const char *xqkv_dtype_name(int32_t dtype);
 /**
  * Fills the call with zeros: both inputs absent. `size` is sizeof(xqkv_forward).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_forward_init(struct xqkv_forward *forward, size_t size);
 
 /**
  * Fills the options with zeros. `size` is sizeof(xqkv_projection_options).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_projection_options_init(struct xqkv_projection_options *options, size_t size);
 
@@ -1461,7 +1459,7 @@ xqkv_status xqkv_projection_options_init(struct xqkv_projection_options *options
  * fields stay as they are. Where EVEN is possible the heads are the same as EVEN's. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
- * NOT_SUPPORTED.
+ * MISALIGNED, NOT_SUPPORTED.
  */
 xqkv_status xqkv_projection_options_balance(struct xqkv_projection_options *options,
                                             const struct xqkv_spec *spec,
@@ -1475,7 +1473,7 @@ xqkv_status xqkv_projection_options_balance(struct xqkv_projection_options *opti
  * spec and options may go at once. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ENUM, INVALID_ARGUMENT,
- * SIZE_OVERFLOW, INDIVISIBLE_HEADS (the message names an explicit split that works),
+ * SIZE_OVERFLOW, MISALIGNED, INDIVISIBLE_HEADS (the message names an explicit split that works),
  * LAYER_OUT_OF_RANGE, NOT_SUPPORTED, OUT_OF_MEMORY, TOO_MANY_HANDLES.
  */
 xqkv_status xqkv_projection_create(const struct xqkv_context *context,
@@ -1496,7 +1494,7 @@ xqkv_status xqkv_projection_destroy(struct xqkv_projection *projection, struct x
 /**
  * Tells what this rank holds. `shard` must have been initialised. Any thread.
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, MISALIGNED.
  */
 xqkv_status xqkv_projection_get_shard(const struct xqkv_projection *projection,
                                       struct xqkv_shard *shard,
@@ -1506,7 +1504,7 @@ xqkv_status xqkv_projection_get_shard(const struct xqkv_projection *projection,
  * Tells which commit the weights come from: 0 before the first, then 1, 2, 3 and so on. Any
  * thread.
  *
- * Returns: NULL_ARGUMENT, INVALID_HANDLE.
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED.
  */
 xqkv_status xqkv_projection_get_weights_version(const struct xqkv_projection *projection,
                                                 int64_t *weights_version,
@@ -1538,14 +1536,14 @@ xqkv_status xqkv_projection_forward(const struct xqkv_projection *projection,
 /**
  * Prepares the shard to be filled in. `size` is sizeof(xqkv_shard).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_shard_init(struct xqkv_shard *shard, size_t size);
 
 /**
  * Fills the spec with zeros. `size` is sizeof(xqkv_spec).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_spec_init(struct xqkv_spec *spec, size_t size);
 
@@ -1553,7 +1551,7 @@ xqkv_status xqkv_spec_init(struct xqkv_spec *spec, size_t size);
  * Checks a spec as xqkv_projection_create does, without making anything. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
- * NOT_SUPPORTED.
+ * MISALIGNED, NOT_SUPPORTED.
  */
 xqkv_status xqkv_spec_check(const struct xqkv_spec *spec, struct xqkv_error *error);
 
@@ -1562,8 +1560,8 @@ xqkv_status xqkv_spec_check(const struct xqkv_spec *spec, struct xqkv_error *err
  * `options` may be NULL for the whole. `shard` must have been initialised. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
- * INDIVISIBLE_HEADS (the message names an explicit split that works), LAYER_OUT_OF_RANGE,
- * NOT_SUPPORTED.
+ * MISALIGNED, INDIVISIBLE_HEADS (the message names an explicit split that works),
+ * LAYER_OUT_OF_RANGE, NOT_SUPPORTED.
  */
 xqkv_status xqkv_spec_cut(const struct xqkv_spec *spec,
                           const struct xqkv_projection_options *options,
@@ -1572,12 +1570,13 @@ xqkv_status xqkv_spec_cut(const struct xqkv_spec *spec,
 
 /**
  * Fills in a spec from a checkpoint's config.json and the dtype of its tensors: sizes, heads,
- * biases and layers, with no scale and no norm. `spec` must have been initialised, and is
+ * biases and layers, with scales of 1 and no norm. `spec` must have been initialised, and is
  * written only on success. Reads the headers of the checkpoint's files, no weights. Any thread.
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, OUT_OF_MEMORY,
- * CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
- * CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH, NOT_SUPPORTED (a tensor_pattern).
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, MISALIGNED,
+ * OUT_OF_MEMORY, CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT,
+ * CHECKPOINT_UNKNOWN_FAMILY, CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH, NOT_SUPPORTED (a
+ * tensor_pattern).
  */
 xqkv_status xqkv_spec_read_checkpoint(struct xqkv_spec *spec,
                                       const struct xqkv_checkpoint *checkpoint,
@@ -1586,7 +1585,7 @@ xqkv_status xqkv_spec_read_checkpoint(struct xqkv_spec *spec,
 /**
  * Prepares the stats to be filled in. `size` is sizeof(xqkv_stats).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_stats_init(struct xqkv_stats *stats, size_t size);
 
@@ -1606,7 +1605,7 @@ int32_t xqkv_status_effect(int32_t status);
 /**
  * Fills the tensor with zeros. `size` is sizeof(xqkv_tensor).
  *
- * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_tensor_init(struct xqkv_tensor *tensor, size_t size);
 
@@ -1614,7 +1613,7 @@ xqkv_status xqkv_tensor_init(struct xqkv_tensor *tensor, size_t size);
  * Begins an update of a projection's weights. Forwards go on undisturbed until it is committed.
  * `*update` is written only on success, and is the caller's to commit or abandon. Any thread.
  *
- * Returns: NULL_ARGUMENT, INVALID_HANDLE, TOO_MANY_HANDLES.
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, TOO_MANY_HANDLES.
  */
 xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
                               struct xqkv_update **update,
@@ -1629,7 +1628,7 @@ xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
- * INVALID_STRIDE, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
+ * INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
  * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED.
  */
 xqkv_status xqkv_update_put(struct xqkv_update *update,
@@ -1658,9 +1657,9 @@ xqkv_status xqkv_update_clear(struct xqkv_update *update,
  * in the spec's shape, and no bias that the spec lacks. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
- * INVALID_ARGUMENT, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
- * OUT_OF_MEMORY, HANDLE_POISONED, CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE,
- * CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY, CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
+ * INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
+ * OUT_OF_MEMORY, HANDLE_POISONED, CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT,
+ * CHECKPOINT_UNKNOWN_FAMILY, CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
  */
 xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
                                         const struct xqkv_checkpoint *checkpoint,
@@ -1673,7 +1672,7 @@ xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
  * On success the handle is invalid; on failure the update is as it was, to be committed again or
  * abandoned. Packs the weights, so it takes a while; forwards go on meanwhile. Any thread.
  *
- * Returns: NULL_ARGUMENT, INVALID_HANDLE, OUT_OF_MEMORY, HANDLE_POISONED.
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED.
  */
 xqkv_status xqkv_update_commit(struct xqkv_update *update,
                                int64_t *weights_version,
@@ -1681,7 +1680,8 @@ xqkv_status xqkv_update_commit(struct xqkv_update *update,
 
 /**
  * Drops the update and all that was put into it; the projection stays as it is. NULL does
- * nothing. Any thread.
+ * nothing. Waits for a call that fills or commits the update on another thread; behind a commit
+ * it answers INVALID_HANDLE. Any thread.
  *
  * Returns: INVALID_HANDLE.
  */

@@ -30,7 +30,8 @@ pub enum Status {
     SizeOverflow = 106,
     /// A stride is negative, or smaller than the extent inside it. Effect: none.
     InvalidStride = 107,
-    /// A pointer is not a multiple of its element's size. Effect: none.
+    /// A pointer is not a multiple of its element's size, or of its struct's alignment.
+    /// Effect: none.
     Misaligned = 108,
     /// An output shares memory with another output or with an input. Effect: none.
     Overlap = 109,

@@ -7,51 +7,69 @@ import (
 	xqkv "github.com/xqkv/xqkv/bindings/go"
 )
 
-// Two ranks, each in a goroutine of its own, load their shard of a Whisper checkpoint and project.
+// project loads one rank's shard and makes the three calls of an engine on layer 0.
+func project(
+	context *xqkv.Context, rank int, decoder, encoder xqkv.Input,
+) (query, key, value []float32) {
+	checkpoint := xqkv.Checkpoint{Directory: "../../tests/data/t5"}
+	spec := must(xqkv.ReadSpec(checkpoint))
+	projection := must(xqkv.Load(context, spec, must(xqkv.Balance(spec, rank, 2)), checkpoint))
+	defer projection.Close()
+	shard := must(projection.Shard())
+	query = make([]float32, decoder.Rows*shard.QueryColumns)
+	key = make([]float32, encoder.Rows*shard.KeyColumns)
+	value = make([]float32, encoder.Rows*shard.ValueColumns)
+
+	// A cache fill: new encoder rows, no decoder rows yet.
+	must(projection.Forward(xqkv.Forward{
+		Encoder: encoder, Key: xqkv.NewView(key), Value: xqkv.NewView(value),
+	}))
+	// Prefill, or a mixed batch: both sides, each of any number of rows.
+	must(projection.Forward(xqkv.Forward{
+		Decoder: decoder, Query: xqkv.NewView(query),
+		Encoder: encoder, Key: xqkv.NewView(key), Value: xqkv.NewView(value),
+	}))
+	// A decode step: no encoder, so nothing but Q is computed.
+	must(projection.Forward(xqkv.Forward{Decoder: decoder, Query: xqkv.NewView(query)}))
+	return query, key, value
+}
+
+// Two ranks, each in a goroutine of its own, load their halves of a T5 checkpoint and project what
+// the model itself was given.
 func Example() {
-	checkpoint := xqkv.Checkpoint{Directory: "../../examples/whisper"}
-	spec, err := xqkv.ReadSpec(checkpoint)
-	if err != nil {
-		panic(err)
-	}
-	context, err := xqkv.NewContext(xqkv.ContextOptions{ThreadCount: 1})
-	if err != nil {
-		panic(err)
-	}
+	io := readArrays("../../tests/data/t5/io.safetensors")
+	decoder := xqkv.NewInput(io["layers.0.decoder"].values, io["layers.0.decoder"].shape[0])
+	encoder := xqkv.NewInput(io["encoder"].values, io["encoder"].shape[0])
+	context := must(xqkv.NewContext(xqkv.ContextOptions{}))
 	defer context.Close()
-	decoder, encoder := make([]float32, 4*spec.DecoderWidth), make([]float32, 50*spec.EncoderWidth)
 	lines := make([]string, 2)
 	var ranks sync.WaitGroup
 	for rank := range lines {
+		rank := rank
 		ranks.Add(1)
-		go func(rank int) {
+		go func() {
 			defer ranks.Done()
-			projection, err := xqkv.Load(context, spec, xqkv.Split{Rank: rank, RankCount: 2}, checkpoint)
-			if err != nil {
-				panic(err)
-			}
-			defer projection.Close()
-			shard := projection.Shard()
-			query := make([]float32, 4*shard.QueryColumns)
-			key, value := make([]float32, 50*shard.KeyColumns), make([]float32, 50*shard.ValueColumns)
-			prefill, err := projection.Forward(xqkv.Forward{
-				Decoder: xqkv.Of(decoder), DecoderRows: 4, Query: xqkv.Of(query),
-				Encoder: xqkv.Of(encoder), EncoderRows: 50, Key: xqkv.Of(key), Value: xqkv.Of(value),
-			})
-			if err != nil {
-				panic(err)
-			}
-			step := xqkv.Forward{Decoder: xqkv.Of(decoder), DecoderRows: 1, Query: xqkv.Of(query)}
-			decode, err := projection.Forward(step)
-			if err != nil {
-				panic(err)
-			}
-			lines[rank] = fmt.Sprintln("rank", rank, "prefill", prefill.MultiplyAdds, "decode", decode.MultiplyAdds)
-		}(rank)
+			query, key, value := project(context, rank, decoder, encoder)
+			lines[rank] = fmt.Sprintf("rank %d: query %v, key %v, value %v\n", rank,
+				isHalf(query, io["layers.0.query"], rank),
+				isHalf(key, io["layers.0.key"], rank), isHalf(value, io["layers.0.value"], rank))
+		}()
 	}
 	ranks.Wait()
-	fmt.Print(lines[0], lines[1])
+	fmt.Print("as the model: ", lines[0], "as the model: ", lines[1])
 	// Output:
-	// rank 0 prefill 7667712 decode 73728
-	// rank 1 prefill 7667712 decode 73728
+	// as the model: rank 0: query true, key true, value true
+	// as the model: rank 1: query true, key true, value true
+}
+
+// isHalf holds one rank's columns against the model's; families_test.go holds the exact bound.
+func isHalf(results []float32, model array, rank int) bool {
+	columns := model.shape[1] / 2
+	for at, result := range results {
+		expected := model.values[at/columns*model.shape[1]+rank*columns+at%columns]
+		if difference := result - expected; !(difference < 1e-4 && difference > -1e-4) {
+			return false
+		}
+	}
+	return len(results) == model.shape[0]*columns
 }

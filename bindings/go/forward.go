@@ -4,100 +4,86 @@ package xqkv
 import "C"
 
 import (
-	"fmt"
 	"runtime"
-	"unsafe"
+	"sync"
 )
 
-// Stats is what one forward did.
-type Stats struct {
-	MultiplyAdds   int64
-	WeightsVersion int64
-}
-
-// Array is a slice of any element type with a row stride in elements; 0 is packed. Its zero value is absent.
-type Array struct {
-	dtype     Dtype
-	length    int
-	rowStride int
-	pin       func(*runtime.Pinner) unsafe.Pointer
-}
-
-// Of is a packed array.
-func Of[E Element](elements []E) Array { return Strided(elements, 0) }
-
-// Strided is an array whose rows lie so many elements apart.
-func Strided[E Element](elements []E, rowStride int) Array {
-	pin := func(pinner *runtime.Pinner) unsafe.Pointer { return pinned(pinner, elements) }
-	return Array{dtypeOf[E](), len(elements), rowStride, pin}
-}
-
-// Forward is one call. An absent Encoder is a decode step, an absent Decoder a cache fill. Outputs are
-// [layers, rows, heads, width] of this rank's heads, and are written in place.
+// Forward is one call. Three fall out of the two inputs: a decode step has no Encoder and runs Q, a
+// prefill has both and runs Q, K and V, a cache fill has no Decoder and runs K and V, of one layer
+// or of many. An input that is absent needs no view.
 type Forward struct {
-	Layer, LayerCount        int
-	Decoder, Encoder         Array
-	DecoderRows, EncoderRows int
-	Query, Key, Value        Array
+	// Layer is the first layer, numbered as in Spec.
+	Layer int
+	// LayerCount is how many layers run on the same encoder rows; 0 is 1.
+	LayerCount int
+	// Decoder is [rows, decoder width], Encoder [rows, encoder width].
+	Decoder, Encoder Input
+	// Query is [decoder rows, query heads, head width].
+	Query View
+	// Key and Value are [layers, encoder rows, key/value heads, width].
+	Key, Value View
 }
 
-func (call Forward) plain(projection *Projection, pinner *runtime.Pinner) (*C.xqkv_forward, error) {
-	plain := new(C.xqkv_forward)
-	C.xqkv_forward_init(plain, C.sizeof_xqkv_forward)
-	layers := max(call.LayerCount, 1)
-	plain.layer, plain.layer_count = C.int64_t(call.Layer), C.int64_t(layers)
-	spec, shard := projection.spec, projection.shard
-	for _, side := range []struct {
-		name  string
-		from  Array
-		to    *C.xqkv_input
-		rows  int
-		width int
-	}{
-		{"decoder", call.Decoder, &plain.decoder, call.DecoderRows, spec.DecoderWidth},
-		{"encoder", call.Encoder, &plain.encoder, call.EncoderRows, spec.EncoderWidth},
-	} {
-		if err := side.from.needs(side.name, 1, side.rows, side.width); err != nil {
-			return nil, err
-		}
-		if side.from.length > 0 {
-			side.to.data, side.to.dtype = side.from.pin(pinner), C.int32_t(side.from.dtype)
-			side.to.rows, side.to.row_stride = C.int64_t(side.rows), C.int64_t(side.from.rowStride)
-		}
-	}
-	for _, output := range []struct {
-		name    string
-		from    Array
-		to      *C.xqkv_view
-		rows    int
-		columns int
-	}{
-		{"query", call.Query, &plain.query, call.DecoderRows, shard.QueryColumns},
-		{"key", call.Key, &plain.key, call.EncoderRows, shard.KeyColumns},
-		{"value", call.Value, &plain.value, call.EncoderRows, shard.ValueColumns},
-	} {
-		if err := output.from.needs(output.name, layers, output.rows, output.columns); err != nil {
-			return nil, err
-		}
-		if output.from.length > 0 {
-			stride := max(output.from.rowStride, output.columns)
-			output.to.data, output.to.dtype = output.from.pin(pinner), C.int32_t(output.from.dtype)
-			output.to.row_stride = C.int64_t(stride)
-			output.to.layer_stride = C.int64_t(output.rows * stride)
-		}
-	}
-	return plain, nil
+// frame is the C structs of one call, and what they point to. cgo lets its arguments escape to the
+// heap, so frames are used again instead of being allocated for each call.
+type frame struct {
+	forward C.xqkv_forward
+	stats   C.xqkv_stats
+	report  C.xqkv_error
+	pinner  runtime.Pinner
 }
 
-// needs checks that a slice is as long as its shape says, so that the library cannot leave it.
-func (array Array) needs(name string, layers, rows, columns int) error {
-	if array.length == 0 || rows == 0 || columns == 0 {
-		return nil
+var frames = sync.Pool{New: func() any {
+	return &frame{forward: blankForward, stats: blankStats}
+}}
+
+var blankForward = func() (plain C.xqkv_forward) {
+	C.xqkv_forward_init(&plain, C.sizeof_xqkv_forward)
+	return
+}()
+
+// Forward projects Q from decoder rows if there are any, K and V from encoder rows if there are
+// any, and nothing else. It is done when it returns, and allocates nothing (Go 1.21: 8 bytes).
+func (projection *Projection) Forward(call Forward) (Stats, error) {
+	frame := frames.Get().(*frame)
+	defer frame.release()
+	err := projection.owner.use(func(handle *C.xqkv_projection) error {
+		if err := call.fill(&frame.forward, projection, &frame.pinner); err != nil {
+			return err
+		}
+		status := C.xqkv_projection_forward(handle, &frame.forward, &frame.stats, &frame.report)
+		return failed(status, &frame.report)
+	})
+	if err != nil {
+		return Stats{}, err
 	}
-	stride := max(array.rowStride, columns)
-	if rows < 0 || array.rowStride < 0 || array.length < (layers*rows-1)*stride+columns {
-		return fmt.Errorf("xqkv: %s has %d elements, %d layers of %d rows of %d columns at stride %d do not fit: %w",
-			name, array.length, layers, rows, columns, stride, InvalidShape)
+	return statsOf(&frame.stats), nil
+}
+
+// release forgets the caller's memory, so that the pool does not keep it alive.
+func (frame *frame) release() {
+	frame.pinner.Unpin()
+	frame.forward = blankForward
+	frames.Put(frame)
+}
+
+func (call *Forward) fill(plain *C.xqkv_forward, on *Projection, pinner *runtime.Pinner) error {
+	plain.layer, plain.layer_count = C.int64_t(call.Layer), C.int64_t(call.LayerCount)
+	if err := call.Decoder.fill(&plain.decoder, "decoder", on.decoderWidth, pinner); err != nil {
+		return err
 	}
-	return nil
+	if err := call.Encoder.fill(&plain.encoder, "encoder", on.encoderWidth, pinner); err != nil {
+		return err
+	}
+	layers, encoderRows := orPacked(call.LayerCount, 1), call.Encoder.count()
+	query := shape{layers, call.Decoder.count(), on.shard.QueryHeadCount, on.keyWidth}
+	if err := call.Query.fill(&plain.query, "query", query, pinner); err != nil {
+		return err
+	}
+	key := shape{layers, encoderRows, on.shard.KeyValueHeadCount, on.keyWidth}
+	if err := call.Key.fill(&plain.key, "key", key, pinner); err != nil {
+		return err
+	}
+	value := shape{layers, encoderRows, on.shard.KeyValueHeadCount, on.valueWidth}
+	return call.Value.fill(&plain.value, "value", value, pinner)
 }

@@ -3,105 +3,110 @@ package xqkv
 // #include <xqkv.h>
 import "C"
 
-import (
-	"fmt"
-	"runtime"
-	"sync"
-)
+import "runtime"
 
-// Part says which projection a tensor belongs to; Kind what it is to it.
-type (
-	Part int32
-	Kind int32
-)
+// Part is which of the three projections a tensor belongs to.
+type Part int32
 
-// The parts and kinds.
+// The parts, and the two fused ones.
 const (
-	Query         Part = C.XQKV_PART_QUERY
-	Key           Part = C.XQKV_PART_KEY
-	Value         Part = C.XQKV_PART_VALUE
-	KeyValue      Part = C.XQKV_PART_KEY_VALUE
-	QueryKeyValue Part = C.XQKV_PART_QUERY_KEY_VALUE
-	Weight        Kind = C.XQKV_KIND_WEIGHT
-	Bias          Kind = C.XQKV_KIND_BIAS
+	PartQuery         Part = C.XQKV_PART_QUERY
+	PartKey           Part = C.XQKV_PART_KEY
+	PartValue         Part = C.XQKV_PART_VALUE
+	PartKeyValue      Part = C.XQKV_PART_KEY_VALUE
+	PartQueryKeyValue Part = C.XQKV_PART_QUERY_KEY_VALUE
 )
 
-// Update is a weight transaction: begin, put or read, commit or close.
-type Update struct {
-	lock   sync.Mutex
-	handle *C.xqkv_update
-}
+// Kind is what a tensor is to its part.
+type Kind int32
 
-// Begin begins an update; forwards go on undisturbed until it is committed.
+// The kinds; norms are not in this version.
+const (
+	KindWeight Kind = C.XQKV_KIND_WEIGHT
+	KindBias   Kind = C.XQKV_KIND_BIAS
+	KindNorm   Kind = C.XQKV_KIND_NORM
+)
+
+// Update is a weight transaction: begin, put tensors or read a checkpoint, then Commit, or Close to
+// drop it. First load and hot swap are the same thing.
+type Update struct{ owner owner[*C.xqkv_update] }
+
+// Begin begins an update; forwards go on undisturbed until it is committed. One that is dropped
+// without Commit or Close is closed by the garbage collector; do not count on it.
 func (projection *Projection) Begin() (*Update, error) {
-	projection.lock.RLock()
-	defer projection.lock.RUnlock()
-	if projection.handle == nil {
-		return nil, ErrClosed
-	}
-	var report C.xqkv_error
 	update := &Update{}
-	if err := failed(C.xqkv_update_begin(projection.handle, &update.handle, &report), &report); err != nil {
+	err := projection.owner.use(func(handle *C.xqkv_projection) error {
+		update.owner.logger = projection.owner.logger.keep()
+		return called(func(report *C.xqkv_error) C.xqkv_status {
+			return C.xqkv_update_begin(handle, &update.owner.handle, report)
+		})
+	})
+	if err != nil {
+		update.owner.logger.drop()
 		return nil, err
 	}
-	forget(update)
+	runtime.SetFinalizer(update, func(dropped *Update) { _ = dropped.Close() })
 	return update, nil
 }
 
-// Put takes this rank's rows of a tensor [rows, columns] of the uncut layer; a bias has 1 column. They are copied.
-func Put[E Element](update *Update, layer int, part Part, kind Kind, elements []E, rows, columns int) error {
-	if rows < 0 || columns < 1 || len(elements) != rows*columns {
-		return fmt.Errorf("xqkv: %d elements are not [%d, %d]: %w", len(elements), rows, columns, InvalidShape)
-	}
+// Put takes this rank's rows of one tensor of one layer; they are copied.
+func (update *Update) Put(layer int, part Part, kind Kind, tensor Tensor) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
-	var tensor C.xqkv_tensor
-	C.xqkv_tensor_init(&tensor, C.sizeof_xqkv_tensor)
-	tensor.data, tensor.dtype = pinned(&pinner, elements), C.int32_t(dtypeOf[E]())
-	tensor.rows, tensor.columns = C.int64_t(rows), C.int64_t(columns)
-	return update.with(func(handle *C.xqkv_update, report *C.xqkv_error) C.xqkv_status {
-		return C.xqkv_update_put(handle, C.int64_t(layer), C.int32_t(part), C.int32_t(kind), &tensor, report)
+	plain, err := tensor.plain(&pinner)
+	if err != nil {
+		return err
+	}
+	return update.call(func(handle *C.xqkv_update, report *C.xqkv_error) C.xqkv_status {
+		number, part, kind := C.int64_t(layer), C.int32_t(part), C.int32_t(kind)
+		return C.xqkv_update_put(handle, number, part, kind, &plain, report)
 	})
 }
 
-// Read takes all of this rank's layers from a checkpoint.
+// Clear makes the commit remove a tensor of one layer, instead of keeping it as it was.
+func (update *Update) Clear(layer int, part Part, kind Kind) error {
+	return update.call(func(handle *C.xqkv_update, report *C.xqkv_error) C.xqkv_status {
+		number, part, kind := C.int64_t(layer), C.int32_t(part), C.int32_t(kind)
+		return C.xqkv_update_clear(handle, number, part, kind, report)
+	})
+}
+
+// Read takes all of this rank's layers from a checkpoint, and reads no other rank's bytes.
 func (update *Update) Read(checkpoint Checkpoint) error {
-	plain, free := checkpoint.plain()
-	defer free()
-	return update.with(func(handle *C.xqkv_update, report *C.xqkv_error) C.xqkv_status {
-		return C.xqkv_update_read_checkpoint(handle, plain, report)
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	source, err := checkpoint.plain(&pinner)
+	if err != nil {
+		return err
+	}
+	return update.call(func(handle *C.xqkv_update, report *C.xqkv_error) C.xqkv_status {
+		return C.xqkv_update_read_checkpoint(handle, &source, report)
 	})
 }
 
-// Commit makes it the projection's weights, all at once, and gives their version.
+// Commit makes the update the projection's weights, all at once, and is their version. It closes
+// the update, unless it fails: then it can be made again.
 func (update *Update) Commit() (int64, error) {
 	var version C.int64_t
-	err := update.with(func(handle *C.xqkv_update, report *C.xqkv_error) C.xqkv_status {
-		status := C.xqkv_update_commit(handle, &version, report)
-		if status == C.XQKV_STATUS_OK {
-			update.handle = nil
-		}
-		return status
+	err := update.owner.end(func(handle *C.xqkv_update) error {
+		return called(func(report *C.xqkv_error) C.xqkv_status {
+			return C.xqkv_update_commit(handle, &version, report)
+		})
 	})
 	return int64(version), err
 }
 
-// Close abandons what was not committed; a second time does nothing.
+// Close drops what was not committed; a second time, or after Commit, it does nothing.
 func (update *Update) Close() error {
-	update.lock.Lock()
-	defer update.lock.Unlock()
-	var report C.xqkv_error
-	handle := update.handle
-	update.handle = nil
-	return failed(C.xqkv_update_abandon(handle, &report), &report)
+	return update.owner.close(func(handle *C.xqkv_update) error {
+		return called(func(report *C.xqkv_error) C.xqkv_status {
+			return C.xqkv_update_abandon(handle, report)
+		})
+	})
 }
 
-func (update *Update) with(call func(*C.xqkv_update, *C.xqkv_error) C.xqkv_status) error {
-	update.lock.Lock()
-	defer update.lock.Unlock()
-	if update.handle == nil {
-		return ErrClosed
-	}
-	var report C.xqkv_error
-	return failed(call(update.handle, &report), &report)
+func (update *Update) call(call func(*C.xqkv_update, *C.xqkv_error) C.xqkv_status) error {
+	return update.owner.use(func(handle *C.xqkv_update) error {
+		return called(func(report *C.xqkv_error) C.xqkv_status { return call(handle, report) })
+	})
 }

@@ -49,7 +49,7 @@ unsafe impl Plain for xqkv_checkpoint {
 
 /// Fills the struct with zeros. `size` is sizeof(xqkv_checkpoint).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_checkpoint_init(
     checkpoint: *mut xqkv_checkpoint,
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn xqkv_checkpoint_init(
 /// it takes. With `text` NULL and `text_bytes` 0 only the latter is written. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
-/// BUFFER_TOO_SMALL (`*needed_bytes` is written), NOT_SUPPORTED, OUT_OF_MEMORY,
+/// MISALIGNED, BUFFER_TOO_SMALL (`*needed_bytes` is written), NOT_SUPPORTED, OUT_OF_MEMORY,
 /// CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
 /// CHECKPOINT_MISMATCH.
 #[unsafe(no_mangle)]
@@ -86,15 +86,17 @@ pub unsafe extern "C" fn xqkv_checkpoint_report(
         // SAFETY: NULL or structs that begin with their size; strings are terminated.
         let (source, spec) = unsafe { (xqkv_checkpoint::read(checkpoint)?, read_spec(spec)?) };
         ensure_pointer(needed_bytes, "needed_bytes")?;
+        if text_bytes != 0 {
+            ensure_pointer(text, "text")?;
+        }
         let opened = Checkpoint::open(source.location)?;
         let report = Report::new(&opened, &spec)?.to_json();
         let needed = report.len() as i64 + 1;
         // SAFETY: not NULL and aligned.
         unsafe { *needed_bytes = needed };
-        if text.is_null() && text_bytes == 0 {
+        if text.is_null() {
             return Ok(());
         }
-        ensure_pointer(text, "text")?;
         ensure!(
             text_bytes >= needed,
             BufferTooSmall,

@@ -160,7 +160,7 @@ pub(super) struct Context {
 
 /// Fills the options with defaults. `size` is sizeof(xqkv_context_options).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_context_options_init(
     options: *mut xqkv_context_options,
@@ -172,7 +172,7 @@ pub unsafe extern "C" fn xqkv_context_options_init(
 
 /// Prepares the info to be filled in. `size` is sizeof(xqkv_context_info).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_context_info_init(
     info: *mut xqkv_context_info,
@@ -185,8 +185,8 @@ pub unsafe extern "C" fn xqkv_context_info_init(
 /// Makes a context. `options` may be NULL for the defaults; it is copied. `*context` is written
 /// only on success, and is the caller's to destroy. Starts the host's threads. Any thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, NOT_SUPPORTED,
-/// THREAD_FAILED, TOO_MANY_HANDLES.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, MISALIGNED,
+/// NOT_SUPPORTED, THREAD_FAILED, TOO_MANY_HANDLES.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_context_create(
     options: *const xqkv_context_options,
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn xqkv_context_destroy(
 
 /// Tells what the context turned out to be. `info` must have been initialised. Any thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_context_get_info(
     context: *const xqkv_context,

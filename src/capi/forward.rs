@@ -66,7 +66,7 @@ unsafe impl Plain for xqkv_forward {
 
 /// Fills the call with zeros: both inputs absent. `size` is sizeof(xqkv_forward).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_forward_init(forward: *mut xqkv_forward, size: usize) -> Status {
     // SAFETY: the caller gives that many writable bytes.

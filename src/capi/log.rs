@@ -6,6 +6,8 @@ use std::ffi::{CString, c_char, c_void};
 /// Receives a line of the log. `level` is an xqkv_log_level, `message` UTF-8 text that is valid
 /// only during the call, and `user` the pointer given beside the callback. It may be called from
 /// any thread that calls the library, also from two at once, and must not call the library itself.
+/// Projections and updates keep their context's callback: it may be called until the context and
+/// the last projection and update made from it are gone, and no call runs on any of them.
 pub type xqkv_log_callback =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, user: *mut c_void)>;
 

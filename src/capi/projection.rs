@@ -89,7 +89,7 @@ pub(super) struct Held {
 
 /// Fills the options with zeros. `size` is sizeof(xqkv_projection_options).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_options_init(
     options: *mut xqkv_projection_options,
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn xqkv_projection_options_init(
 /// fields stay as they are. Where EVEN is possible the heads are the same as EVEN's. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
-/// NOT_SUPPORTED.
+/// MISALIGNED, NOT_SUPPORTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_options_balance(
     options: *mut xqkv_projection_options,
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn xqkv_projection_options_balance(
 /// spec and options may go at once. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ENUM, INVALID_ARGUMENT,
-/// SIZE_OVERFLOW, INDIVISIBLE_HEADS (the message names an explicit split that works),
+/// SIZE_OVERFLOW, MISALIGNED, INDIVISIBLE_HEADS (the message names an explicit split that works),
 /// LAYER_OUT_OF_RANGE, NOT_SUPPORTED, OUT_OF_MEMORY, TOO_MANY_HANDLES.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_create(
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn xqkv_projection_destroy(
 
 /// Tells what this rank holds. `shard` must have been initialised. Any thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_get_shard(
     projection: *const xqkv_projection,
@@ -190,7 +190,7 @@ pub unsafe extern "C" fn xqkv_projection_get_shard(
 /// Tells which commit the weights come from: 0 before the first, then 1, 2, 3 and so on. Any
 /// thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_HANDLE.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_get_weights_version(
     projection: *const xqkv_projection,

@@ -43,7 +43,7 @@ unsafe impl Plain for xqkv_shard {
 
 /// Prepares the shard to be filled in. `size` is sizeof(xqkv_shard).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_shard_init(shard: *mut xqkv_shard, size: usize) -> Status {
     // SAFETY: the caller gives that many writable bytes.

@@ -87,7 +87,7 @@ unsafe impl Plain for xqkv_spec {
 
 /// Fills the spec with zeros. `size` is sizeof(xqkv_spec).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_spec_init(spec: *mut xqkv_spec, size: usize) -> Status {
     // SAFETY: the caller gives that many writable bytes.
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn xqkv_spec_init(spec: *mut xqkv_spec, size: usize) -> St
 /// Checks a spec as xqkv_projection_create does, without making anything. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
-/// NOT_SUPPORTED.
+/// MISALIGNED, NOT_SUPPORTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_spec_check(spec: *const xqkv_spec, error: *mut xqkv_error) -> Status {
     // SAFETY: NULL or a struct that begins with its size.
@@ -108,8 +108,8 @@ pub unsafe extern "C" fn xqkv_spec_check(spec: *const xqkv_spec, error: *mut xqk
 /// `options` may be NULL for the whole. `shard` must have been initialised. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW,
-/// INDIVISIBLE_HEADS (the message names an explicit split that works), LAYER_OUT_OF_RANGE,
-/// NOT_SUPPORTED.
+/// MISALIGNED, INDIVISIBLE_HEADS (the message names an explicit split that works),
+/// LAYER_OUT_OF_RANGE, NOT_SUPPORTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_spec_cut(
     spec: *const xqkv_spec,
@@ -127,12 +127,13 @@ pub unsafe extern "C" fn xqkv_spec_cut(
 }
 
 /// Fills in a spec from a checkpoint's config.json and the dtype of its tensors: sizes, heads,
-/// biases and layers, with no scale and no norm. `spec` must have been initialised, and is
+/// biases and layers, with scales of 1 and no norm. `spec` must have been initialised, and is
 /// written only on success. Reads the headers of the checkpoint's files, no weights. Any thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, OUT_OF_MEMORY,
-/// CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY,
-/// CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH, NOT_SUPPORTED (a tensor_pattern).
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, MISALIGNED,
+/// OUT_OF_MEMORY, CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT,
+/// CHECKPOINT_UNKNOWN_FAMILY, CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH, NOT_SUPPORTED (a
+/// tensor_pattern).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_spec_read_checkpoint(
     spec: *mut xqkv_spec,

@@ -34,7 +34,7 @@ unsafe impl Plain for xqkv_stats {
 
 /// Prepares the stats to be filled in. `size` is sizeof(xqkv_stats).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_stats_init(stats: *mut xqkv_stats, size: usize) -> Status {
     // SAFETY: the caller gives that many writable bytes.

@@ -134,7 +134,7 @@ unsafe impl Plain for xqkv_tensor {
 
 /// Fills the tensor with zeros. `size` is sizeof(xqkv_tensor).
 ///
-/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE.
+/// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_tensor_init(tensor: *mut xqkv_tensor, size: usize) -> Status {
     // SAFETY: the caller gives that many writable bytes.

@@ -12,7 +12,7 @@ use crate::log::Level;
 use crate::spec::Part;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::{Kind, Update};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A weight transaction: begin, put tensors or read a checkpoint, then commit or abandon. First
 /// load and hot swap are the same thing. An opaque handle, unmade by commit or abandon.
@@ -96,7 +96,7 @@ impl Held {
 /// Begins an update of a projection's weights. Forwards go on undisturbed until it is committed.
 /// `*update` is written only on success, and is the caller's to commit or abandon. Any thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_HANDLE, TOO_MANY_HANDLES.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, TOO_MANY_HANDLES.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_begin(
     projection: *const xqkv_projection,
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn xqkv_update_begin(
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
-/// INVALID_STRIDE, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
+/// INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
 /// NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_put(
@@ -168,9 +168,9 @@ pub unsafe extern "C" fn xqkv_update_clear(
 /// in the spec's shape, and no bias that the spec lacks. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
-/// INVALID_ARGUMENT, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
-/// OUT_OF_MEMORY, HANDLE_POISONED, CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE,
-/// CHECKPOINT_CORRUPT, CHECKPOINT_UNKNOWN_FAMILY, CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
+/// INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
+/// OUT_OF_MEMORY, HANDLE_POISONED, CHECKPOINT_NOT_FOUND, CHECKPOINT_UNREADABLE, CHECKPOINT_CORRUPT,
+/// CHECKPOINT_UNKNOWN_FAMILY, CHECKPOINT_MISSING_TENSOR, CHECKPOINT_MISMATCH.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_read_checkpoint(
     update: *mut xqkv_update,
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
 /// On success the handle is invalid; on failure the update is as it was, to be committed again or
 /// abandoned. Packs the weights, so it takes a while; forwards go on meanwhile. Any thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_HANDLE, OUT_OF_MEMORY, HANDLE_POISONED.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_commit(
     update: *mut xqkv_update,
@@ -220,7 +220,8 @@ pub unsafe extern "C" fn xqkv_update_commit(
 }
 
 /// Drops the update and all that was put into it; the projection stays as it is. NULL does
-/// nothing. Any thread.
+/// nothing. Waits for a call that fills or commits the update on another thread; behind a commit
+/// it answers INVALID_HANDLE. Any thread.
 ///
 /// Returns: INVALID_HANDLE.
 #[unsafe(no_mangle)]
@@ -228,7 +229,15 @@ pub unsafe extern "C" fn xqkv_update_abandon(
     update: *mut xqkv_update,
     error: *mut xqkv_error,
 ) -> Status {
-    boundary::call(error, || handle::remove(update))
+    boundary::call(error, || {
+        if update.is_null() {
+            return Ok(());
+        }
+        let held = handle::get(update.cast_const())?;
+        // So that a commit on another thread never finds its handle gone: its weights are live.
+        let _update = held.update.lock().unwrap_or_else(PoisonError::into_inner);
+        handle::remove(update)
+    })
 }
 
 fn parts(part: i32) -> Result<&'static [Part], Error> {

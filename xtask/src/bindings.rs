@@ -2,7 +2,7 @@
 
 use crate::demo;
 use crate::python;
-use crate::run::{Run, root};
+use crate::run::{Run, root, target};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -38,11 +38,12 @@ pub fn torch() -> Result<(), String> {
     Run::new(&python, &test).env("XQKV_LIBRARY_PATH", library.join("libxqkv.so")).succeed()
 }
 
-/// The Go package: format, vet, tests under the race detector and the pointer checks, the sample.
+/// The Go package: format, vet, tests under the race detector, the pointer checks and with the
+/// static library, the sample.
 pub fn go() -> Result<(), String> {
     let library = demo::library()?;
     let folder = library.display();
-    let flags = format!("-L{folder} -lxqkv -Wl,-rpath,{folder}");
+    let flags = format!("-L{folder} -Wl,-rpath,{folder}");
     ensure_formatted()?;
     let go = |arguments: &[&str]| {
         Run::new("go", arguments).folder("bindings/go").env("CGO_LDFLAGS", &flags)
@@ -50,6 +51,9 @@ pub fn go() -> Result<(), String> {
     go(&["vet", "./..."]).succeed()?;
     go(&["test", "-count=1", "-race", "./..."]).succeed()?;
     go(&["test", "-count=1", "./..."]).env("GOEXPERIMENT", "cgocheck2").succeed()?;
+    let static_folder = format!("-L{}", target().join("release").display());
+    let with_static = ["test", "-count=1", "-tags", "xqkv_static", "./..."];
+    go(&with_static).env("CGO_LDFLAGS", static_folder).succeed()?;
     go(&["run", "./sample", "../../tests/data/t5"]).succeed()
 }
 

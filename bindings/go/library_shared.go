@@ -1,0 +1,6 @@
+//go:build !xqkv_static
+
+package xqkv
+
+// #cgo LDFLAGS: -lxqkv
+import "C"

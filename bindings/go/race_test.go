@@ -1,0 +1,5 @@
+//go:build race
+
+package xqkv_test
+
+const raceEnabled = true
