@@ -120,16 +120,17 @@ impl Projection {
         let version = self.current.read();
         let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
         let job = self.job(call, weights);
-        let (counts, plans_made) = match plan {
-            Some(plan) => {
+        // SAFETY: passed on; the call was checked, and all it needs is loaded.
+        let run = |plan| unsafe { self.backend.run(plan, &job) };
+        let (counts, plans_made) = match (plan, self.backend.standing_plan()) {
+            (Some(plan), _) => {
                 self.ensure_suits(plan, call, &job)?;
-                // SAFETY: passed on; the call was checked, and all it needs is loaded.
-                (unsafe { self.backend.run(&plan.device, &job) }?, 0)
+                (run(&plan.device)?, 0)
             }
-            None => {
+            (None, Some(plan)) => (run(plan)?, 0),
+            (None, None) => {
                 let (plan, plans_made) = self.find_or_make_plan(call, &job)?;
-                // SAFETY: as above.
-                (unsafe { self.backend.run(&plan.device, &job) }?, plans_made)
+                (run(&plan.device)?, plans_made)
             }
         };
         Ok(Done { counts, weights_version: version.number, plans_made })
@@ -202,12 +203,7 @@ impl Projection {
         self.backend.ensure_suits(&plan.device, job)
     }
 
-    fn make_plan(
-        &self,
-        call: &Call,
-        job: &Job<'_>,
-        options: &PlanOptions,
-    ) -> Result<Plan, Error> {
+    fn make_plan(&self, call: &Call, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error> {
         let shape = CallShape::of(call, options.alignment);
         let device = self.backend.plan(job, options)?;
         let plan = Plan { device, shape, owner: self.number };

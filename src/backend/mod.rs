@@ -31,6 +31,9 @@ pub trait Backend: Send + Sync {
     /// is taken from the weights before.
     fn load(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<Weights, Error>;
 
+    /// A plan that suits every job, where nothing is slow.
+    fn standing_plan(&self) -> Option<&Plan>;
+
     /// Does all that is slow for jobs like this one, with at most as many rows.
     fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error>;
 

@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// xqkv_context_create and unmade by xqkv_context_destroy.
 ///
 /// Any thread may use it, several at once. Projections keep what they need of it, so it may be
-/// destroyed before them. Ranks of one process may share one.
+/// destroyed before them. Ranks of one process may share one. On CUDA the calling thread's current
+/// context is the same after every call as before it.
 pub struct xqkv_context {
     _private: (),
 }
@@ -24,11 +25,13 @@ pub struct xqkv_context {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// CUDA if a device answers, else the host. In this version always the host.
+    /// CUDA if a device answers and cuBLASLt is found, else the host; the log says why.
     Auto = 0,
     /// The host's own threads.
     Host = 1,
-    /// One CUDA device. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+    /// One CUDA device. Its driver (libcuda.so.1, or the file that XQKV_CUDA_LIBRARY names) and
+    /// cuBLASLt (libcublasLt.so.13 or .12, or XQKV_CUBLASLT_LIBRARY) are loaded when they are first
+    /// asked for; a copy that the process already holds is used.
     Cuda = 2,
 }
 
@@ -61,7 +64,8 @@ named_enum!(InstructionSetChoice {
 });
 
 /// Gives memory of a device to the library: at least `bytes` bytes at a multiple of `alignment`,
-/// ready for use on `stream`, or NULL. `user` is the pointer given beside the callback.
+/// ready for use on `stream`, or NULL. `user` is the pointer given beside the callback. It is
+/// called by the thread that commits, with the context current, and must not call the library.
 pub type xqkv_allocate_callback = Option<
     unsafe extern "C" fn(
         bytes: i64,
@@ -71,7 +75,9 @@ pub type xqkv_allocate_callback = Option<
     ) -> *mut c_void,
 >;
 
-/// Takes memory back that the allocate callback gave, once work on `stream` is done with it.
+/// Takes memory back that the allocate callback gave, once work on `stream` is done with it; the
+/// default stream (NULL) where no work is left. Called by the thread that reclaims, or that gives up
+/// the last handle, with the context current; it must not call the library.
 pub type xqkv_free_callback = Option<
     unsafe extern "C" fn(memory: *mut c_void, bytes: i64, stream: *mut c_void, user: *mut c_void),
 >;
@@ -136,10 +142,18 @@ pub struct xqkv_context_info {
     pub backend: i32,
     /// CUDA: the device's ordinal. Host: 0.
     pub device: i32,
-    /// Host: threads that work on one call, the caller's included.
+    /// Host: threads that work on one call, the caller's included. CUDA: 0.
     pub thread_count: i32,
-    /// Host: an xqkv_instruction_set, never AUTO.
+    /// Host: an xqkv_instruction_set, never AUTO. CUDA: 0.
     pub instruction_set: i32,
+    /// CUDA: ten times the major number and the minor one, such as 90. Host: 0.
+    pub compute_capability: i32,
+    /// CUDA: multiprocessors of the device. Host: 0.
+    pub multiprocessor_count: i32,
+    /// CUDA: as cuDriverGetVersion tells it, such as 13000. Host: 0.
+    pub driver_version: i32,
+    /// CUDA: as cublasLtGetVersion tells it, such as 130401. Host: 0.
+    pub cublaslt_version: i64,
 }
 
 // SAFETY: repr(C), size first, and zero is a value of every field.
@@ -236,6 +250,60 @@ pub unsafe extern "C" fn xqkv_context_get_info(
     })
 }
 
+/// Frees device memory of weights that no projection has any more: those that a commit replaced,
+/// and those of destroyed projections. It cannot be freed right then, since work that was launched
+/// with it may still run, and graphs that captured it may be launched again; so it is retired, and
+/// goes
+///
+///     after the work that is now on `streams`, if there are any, or
+///     at once with stream_count 0, which is the caller's word that no such work is left, or
+///     with the context and the last projection made from it, which is the same word.
+///
+/// Graphs that captured the old weights must be captured anew before. With one stream, the free
+/// callback is called with it at once; without callbacks this call records an event on each stream
+/// and never waits, so memory whose work is not done is freed by a later call. `waiting_bytes` may be
+/// NULL; it gets how much that is. Does nothing on the host. Any thread.
+///
+/// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, INVALID_ARGUMENT, DEVICE_REFUSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_context_reclaim(
+    context: *const xqkv_context,
+    streams: *const *mut c_void,
+    stream_count: i64,
+    waiting_bytes: *mut i64,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let context = handle::get(context)?;
+        // SAFETY: the caller gives as many streams as it says.
+        let streams = unsafe { read_streams(streams, stream_count) }?;
+        if !waiting_bytes.is_null() {
+            ensure_pointer(waiting_bytes, "waiting_bytes")?;
+        }
+        let waiting = context.backend.reclaim(&streams)?;
+        if !waiting_bytes.is_null() {
+            // SAFETY: not NULL and aligned.
+            unsafe { *waiting_bytes = waiting as i64 };
+        }
+        Ok(())
+    })
+}
+
+/// A copy of the caller's array of streams.
+///
+/// # Safety
+/// `streams` points to as many pointers as `count` says.
+unsafe fn read_streams(streams: *const *mut c_void, count: i64) -> Result<Vec<usize>, Error> {
+    ensure!((0..=1024).contains(&count), InvalidArgument, "stream_count is {count}; use 0 to 1024");
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    ensure_pointer(streams, "streams")?;
+    // SAFETY: the caller's promise.
+    let streams = unsafe { std::slice::from_raw_parts(streams, count as usize) };
+    Ok(streams.iter().map(|&stream| stream as usize).collect())
+}
+
 /// The caller's options, or the defaults for NULL.
 unsafe fn read_options(
     options: *const xqkv_context_options,
@@ -256,16 +324,72 @@ fn create(options: xqkv_context_options) -> Result<Context, Error> {
     let log = to_callback(options.log, level, options.log_user);
     boundary::report_to(&log);
     let backend = match BackendChoice::from_integer(options.backend, "backend")? {
-        BackendChoice::Auto | BackendChoice::Host => backend::open(host_choice(&options)?)?,
-        BackendChoice::Cuda => return Err(no_cuda()),
+        BackendChoice::Host => backend::open(host_choice(&options)?)?,
+        BackendChoice::Cuda => backend::open(cuda_choice(&options, &log)?)?,
+        BackendChoice::Auto => backend::open(auto_choice(&options, &log)?)?,
     };
     log.write(Level::Info, &format!("context: {}", backend.info()));
     Ok(Context { backend, log })
 }
 
-fn no_cuda() -> Error {
-    let message = "this version has no CUDA backend; use XQKV_BACKEND_HOST (1)";
-    Error::new(Status::NotSupported, message)
+fn auto_choice(options: &xqkv_context_options, log: &Log) -> Result<backend::Choice, Error> {
+    match backend::cuda_answers() {
+        Ok(()) => cuda_choice(options, log),
+        Err(reason) => {
+            log.write(Level::Info, &format!("context: no CUDA, since {}", reason.message));
+            host_choice(options)
+        }
+    }
+}
+
+fn cuda_choice(options: &xqkv_context_options, log: &Log) -> Result<backend::Choice, Error> {
+    for (value, name) in
+        [(options.thread_count, "thread_count"), (options.instruction_set, "instruction_set")]
+    {
+        ensure!(
+            value == 0,
+            InvalidArgument,
+            "{name} is {value}, but only the host backend has it; use 0, or XQKV_BACKEND_HOST (1)"
+        );
+    }
+    ensure!(
+        options.parallel_for.is_none(),
+        NotSupported,
+        "parallel_for is not NULL; pass NULL, since the CUDA backend runs nothing on the host"
+    );
+    Ok(backend::Choice::Cuda {
+        device: options.device,
+        context: options.cuda_context as usize,
+        cublaslt: options.cublaslt_handle as usize,
+        allocator: allocator(options)?,
+        log: log.clone(),
+    })
+}
+
+/// The engine's callbacks, which come as a pair.
+fn allocator(options: &xqkv_context_options) -> Result<Option<backend::Allocator>, Error> {
+    let (allocate, free) = match (options.allocate, options.free) {
+        (None, None) => return Ok(None),
+        (Some(allocate), Some(free)) => (allocate, free),
+        (given, _) => {
+            let missing = if given.is_some() { "free" } else { "allocate" };
+            let message = format!("{missing} is NULL; give both callbacks or neither");
+            return Err(Error::new(Status::NullArgument, message));
+        }
+    };
+    let user = options.allocator_user as usize;
+    Ok(Some(backend::Allocator {
+        // SAFETY: the engine's own function, called as it is documented.
+        allocate: Box::new(move |bytes, alignment, stream| unsafe {
+            let (bytes, alignment) = (bytes as i64, alignment as i64);
+            allocate(bytes, alignment, stream as *mut c_void, user as *mut c_void) as usize
+        }),
+        // SAFETY: as above.
+        free: Box::new(move |address, bytes, stream| unsafe {
+            let (stream, user) = (stream as *mut c_void, user as *mut c_void);
+            free(address as *mut c_void, bytes as i64, stream, user)
+        }),
+    }))
 }
 
 fn host_choice(options: &xqkv_context_options) -> Result<backend::Choice, Error> {
@@ -306,13 +430,36 @@ fn ensure_host_only(options: &xqkv_context_options) -> Result<(), Error> {
 }
 
 fn describe(found: backend::Info, info: &mut xqkv_context_info) {
-    let backend::Info::Host { thread_count, instruction_set } = found;
-    info.backend = BackendChoice::Host as i32;
-    info.device = 0;
-    info.thread_count = thread_count as i32;
-    info.instruction_set = match instruction_set {
+    // SAFETY: Plain promises that zero is a value.
+    let cleared = unsafe { std::mem::zeroed() };
+    *info = xqkv_context_info { struct_size: info.struct_size, ..cleared };
+    match found {
+        backend::Info::Host { thread_count, instruction_set } => {
+            info.backend = BackendChoice::Host as i32;
+            info.thread_count = thread_count as i32;
+            info.instruction_set = instruction_set_choice(instruction_set) as i32;
+        }
+        backend::Info::Cuda {
+            device,
+            compute_capability,
+            multiprocessor_count,
+            driver_version,
+            cublaslt_version,
+        } => {
+            info.backend = BackendChoice::Cuda as i32;
+            info.device = device;
+            info.compute_capability = compute_capability;
+            info.multiprocessor_count = multiprocessor_count;
+            info.driver_version = driver_version;
+            info.cublaslt_version = cublaslt_version;
+        }
+    }
+}
+
+fn instruction_set_choice(found: backend::InstructionSet) -> InstructionSetChoice {
+    match found {
         backend::InstructionSet::Portable => InstructionSetChoice::Portable,
         backend::InstructionSet::Avx2 => InstructionSetChoice::Avx2,
         backend::InstructionSet::Avx512 => InstructionSetChoice::Avx512,
-    } as i32;
+    }
 }

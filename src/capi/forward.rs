@@ -5,6 +5,7 @@ use super::input::xqkv_input;
 use super::plain::{self, Plain};
 use super::plan::xqkv_plan;
 use super::view::xqkv_view;
+use crate::backend::{Info, Lane};
 use crate::error::{Error, Status, ensure};
 use crate::projection::{Call, DecoderSide, EncoderSide, Projection};
 use crate::spec::Part;
@@ -47,11 +48,12 @@ pub struct xqkv_forward {
     /// call is done when it returns.
     pub stream: *mut c_void,
     /// Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
-    /// This version needs none.
+    /// xqkv_plan_get_workspace tells how much is of use; NULL is none.
     pub workspace: *mut c_void,
     /// Bytes at `workspace`.
     pub workspace_bytes: i64,
-    /// A plan made for this shape of call. Not in this version: must be NULL.
+    /// A plan made for this shape of call, or NULL: then one is looked up or made, which may lock
+    /// and allocate, and on CUDA pointers and the stream are checked as well.
     pub plan: *const xqkv_plan,
     /// CUDA: a CUevent to wait for first. Host: must be NULL.
     pub wait_event: *mut c_void,
@@ -76,7 +78,7 @@ pub unsafe extern "C" fn xqkv_forward_init(forward: *mut xqkv_forward, size: usi
 impl xqkv_forward {
     /// The checked call. Here, once, a NULL encoder becomes None.
     pub(super) fn resolve(&self, projection: &Projection) -> Result<Call, Error> {
-        self.ensure_supported()?;
+        self.ensure_lane(projection.backend().info())?;
         let spec = projection.spec();
         let decoder = self.decoder.rows("decoder", spec.decoder_width)?;
         let encoder = self.encoder.rows("encoder", spec.encoder_width)?;
@@ -86,6 +88,7 @@ impl xqkv_forward {
             layer_count: self.layer_count(),
             decoder: decoder.map(|rows| self.decoder_side(projection, rows)).transpose()?.flatten(),
             encoder: encoder.map(|rows| self.encoder_side(projection, rows)).transpose()?.flatten(),
+            lane: self.lane(),
         })
     }
 
@@ -162,15 +165,30 @@ impl xqkv_forward {
         Ok(())
     }
 
-    fn ensure_supported(&self) -> Result<(), Error> {
-        xqkv_plan::ensure_none(self.plan)?;
+    fn lane(&self) -> Lane {
+        Lane {
+            stream: self.stream as usize,
+            wait_event: self.wait_event as usize,
+            signal_event: self.signal_event as usize,
+            workspace: self.workspace as usize,
+            workspace_bytes: if self.workspace.is_null() {
+                0
+            } else {
+                self.workspace_bytes as usize
+            },
+        }
+    }
+
+    /// Refuses what the backend has no use for.
+    fn ensure_lane(&self, info: Info) -> Result<(), Error> {
+        let is_host = matches!(info, Info::Host { .. });
         for (given, name) in [
             (!self.stream.is_null(), "stream"),
             (!self.wait_event.is_null(), "wait_event"),
             (!self.signal_event.is_null(), "signal_event"),
         ] {
             ensure!(
-                !given,
+                !given || !is_host,
                 NotSupported,
                 "{name} is not NULL; the host backend has none, pass NULL"
             );

@@ -13,6 +13,7 @@
 //! leaves a retired slot last empties it.
 
 use super::context::xqkv_context;
+use super::plan::xqkv_plan;
 use super::projection::xqkv_projection;
 use super::update::xqkv_update;
 use crate::error::{Error, Status, ensure};
@@ -46,6 +47,7 @@ pub(super) enum Object {
     Context(Arc<super::context::Context>),
     Projection(Arc<super::projection::Held>),
     Update(Arc<super::update::Held>),
+    Plan(Arc<crate::projection::Plan>),
 }
 
 macro_rules! opaque {
@@ -72,6 +74,7 @@ macro_rules! opaque {
 opaque!(xqkv_context, "context", 1, Context, super::context::Context);
 opaque!(xqkv_projection, "projection", 2, Projection, super::projection::Held);
 opaque!(xqkv_update, "update", 3, Update, super::update::Held);
+opaque!(xqkv_plan, "plan", 4, Plan, crate::projection::Plan);
 
 /// Puts an object into the registry.
 pub(super) fn insert<T: Opaque>(reference: Arc<T::Object>) -> Result<*mut T, Error> {

@@ -7,9 +7,11 @@ use super::error::xqkv_error;
 use super::forward::xqkv_forward;
 use super::handle;
 use super::plain::{self, Plain, ensure_pointer};
+use super::plan::read_plan;
 use super::shard::xqkv_shard;
 use super::spec::{read_spec, xqkv_spec};
 use super::stats::xqkv_stats;
+use crate::backend::Numerics;
 use crate::error::{Error, Status, ensure, named_enum};
 use crate::log::{Level, Log};
 use crate::projection::Projection;
@@ -44,6 +46,23 @@ named_enum!(SplitChoice {
     Query => c"XQKV_SPLIT_QUERY",
 });
 
+/// What a projection may or must do beyond its sums. Of no effect where a backend does so anyway.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProjectionFlag {
+    /// CUDA: f32 products may round their inputs to 10 bits of fraction (TF32). Otherwise f32 is
+    /// exact f32.
+    TensorFloat = 1,
+    /// CUDA: a row's bits must not depend on how many rows come with it: no split sums, and one
+    /// algorithm for each matrix. Costs speed at few rows.
+    BatchInvariant = 2,
+}
+
+named_enum!(ProjectionFlag {
+    TensorFloat => c"XQKV_PROJECTION_TENSOR_FLOAT",
+    BatchInvariant => c"XQKV_PROJECTION_BATCH_INVARIANT",
+});
+
 /// What a rank holds of a spec. All zeros is the whole.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -72,7 +91,7 @@ pub struct xqkv_projection_options {
     /// The ranks' communicator. Not in this version: must be NULL. Outputs sharded by head need
     /// none.
     pub comm: *const xqkv_comm,
-    /// Must be 0.
+    /// Values of xqkv_projection_flag, added up.
     pub flags: u64,
 }
 
@@ -150,7 +169,7 @@ pub unsafe extern "C" fn xqkv_projection_create(
         let (spec, options) = unsafe { (read_spec(spec)?, read_options(options)?) };
         ensure_pointer(projection, "projection")?;
         let shard = Shard::cut(&spec, options.split, options.layers)?;
-        let made = Projection::new(context.backend.clone(), spec, shard);
+        let made = Projection::new(context.backend.clone(), spec, shard, options.numerics);
         let held = Held { projection: made, log: context.log.clone() };
         // SAFETY: not NULL and aligned.
         unsafe { *projection = handle::insert(Arc::new(held))? };
@@ -217,11 +236,21 @@ pub unsafe extern "C" fn xqkv_projection_get_weights_version(
 ///     g * (sum |x||w| + |b|) * |scale|, and half a unit in the last place of its dtype
 ///     g = n * 2^-24 / (1 - n * 2^-24), n = inner width + 2
 ///
-/// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Any thread.
+/// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+///
+/// On CUDA the call puts its work on `stream` and returns; rows and views must stay until that work is
+/// done, and results are good behind it on the stream. Rows are of the weights' dtype, results of that
+/// dtype or f32; sums are in f32. A bias is scaled and rounded to the results' dtype when it is loaded,
+/// and each of these roundings adds half a unit in the last place of the bias to the bound. With a plan
+/// the call makes one call of cublasLtMatmul for each product (docs/matmuls.md), two driver calls to
+/// have the context current, and one more for each of wait_event and signal_event; it allocates, asks,
+/// waits for and locks nothing, so it may be captured in a graph. Then pointers are not checked: a wrong
+/// one fails as any kernel's would. Any thread.
 ///
 /// Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
-/// LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED.
+/// LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
+/// PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_forward(
     projection: *const xqkv_projection,
@@ -238,13 +267,14 @@ pub unsafe extern "C" fn xqkv_projection_forward(
             // SAFETY: not NULL, and begins with its size.
             unsafe { plain::check(stats, "stats") }?;
         }
+        let plan = read_plan(forward.plan)?;
         let call = forward.resolve(&held.projection)?;
         // SAFETY: the caller promises that inputs and views are memory as described, and that
         // nobody else writes the inputs or touches the outputs meanwhile.
-        let (counts, version) = unsafe { held.projection.forward(&call) }?;
+        let done = unsafe { held.projection.forward(&call, plan.as_deref()) }?;
         if !stats.is_null() {
             // SAFETY: checked above.
-            unsafe { *stats = xqkv_stats::new(counts, version) };
+            unsafe { *stats = xqkv_stats::new(&done) };
         }
         Ok(())
     })
@@ -254,6 +284,7 @@ pub unsafe extern "C" fn xqkv_projection_forward(
 pub(super) struct Options {
     pub(super) split: Split,
     pub(super) layers: Range,
+    pub(super) numerics: Numerics,
 }
 
 /// The caller's options, or the whole for NULL.
@@ -265,14 +296,29 @@ pub(super) unsafe fn read_options(
 ) -> Result<Options, Error> {
     if options.is_null() {
         let split = Split::Even { rank: 0, rank_count: 1 };
-        return Ok(Options { split, layers: Range::default() });
+        let (layers, numerics) = Default::default();
+        return Ok(Options { split, layers, numerics });
     }
     // SAFETY: passed on.
     let options = unsafe { plain::read(options, "options") }?;
     xqkv_comm::ensure_none(options.comm)?;
-    ensure!(options.flags == 0, InvalidArgument, "flags is {}; use 0", options.flags);
+    let numerics = numerics(options.flags)?;
     let layers = Range { begin: options.layer_begin, count: options.layer_count };
-    Ok(Options { split: options.split()?, layers })
+    Ok(Options { split: options.split()?, layers, numerics })
+}
+
+fn numerics(flags: u64) -> Result<Numerics, Error> {
+    let known: u64 = ProjectionFlag::ALL.iter().map(|&flag| flag as u64).sum();
+    ensure!(
+        flags & !known == 0,
+        InvalidArgument,
+        "flags is {flags}; use 0, or add up values of xqkv_projection_flag (at most {known})"
+    );
+    let has = |flag: ProjectionFlag| flags & flag as u64 != 0;
+    Ok(Numerics {
+        tensor_float: has(ProjectionFlag::TensorFloat),
+        batch_invariant: has(ProjectionFlag::BatchInvariant),
+    })
 }
 
 impl xqkv_projection_options {

@@ -3,7 +3,7 @@
 use super::boundary;
 use super::plain::{self, Plain};
 use crate::error::Status;
-use crate::stats::Counts;
+use crate::projection::Done;
 
 /// What one forward did, counted where it was done. Written only when the call succeeds.
 #[repr(C)]
@@ -19,11 +19,11 @@ pub struct xqkv_stats {
     /// lanes beyond a matrix's last column. They cost no time of their own.
     pub padding_multiply_adds: i64,
     /// Matrix products that the work was given to the backend as: one for Q, one for K and one for
-    /// V of each layer on the host.
+    /// V of each layer on the host; calls of cublasLtMatmul on CUDA, as docs/matmuls.md has them.
     pub matmuls: i64,
     /// Which commit's weights the whole call ran on: 1 for the first.
     pub weights_version: i64,
-    /// Plans that were made because none was given; on the host 0.
+    /// Plans that were made because none was given, and no earlier call was like this one.
     pub plans_made: i64,
 }
 
@@ -42,15 +42,16 @@ pub unsafe extern "C" fn xqkv_stats_init(stats: *mut xqkv_stats, size: usize) ->
 }
 
 impl xqkv_stats {
-    /// What a call that ran on this version of the weights counted.
-    pub(super) fn new(counts: Counts, weights_version: u64) -> Self {
+    /// What a call did.
+    pub(super) fn new(done: &Done) -> Self {
+        let counts = &done.counts;
         xqkv_stats {
             struct_size: size_of::<xqkv_stats>() as u32,
             multiply_adds: counts.multiply_adds as i64,
             padding_multiply_adds: counts.padding_multiply_adds as i64,
             matmuls: counts.matmuls as i64,
-            weights_version: weights_version as i64,
-            plans_made: 0,
+            weights_version: done.weights_version as i64,
+            plans_made: done.plans_made as i64,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::boundary;
 use super::plain::{self, Plain, ensure_pointer, flag};
+use crate::backend::{self, Backend};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure, named_enum};
-use crate::weights::{Extent, Source};
+use crate::weights::{Data, Extent, Source};
 use std::ffi::c_void;
 
 /// Whether a tensor is the whole layer's or this rank's.
@@ -59,7 +60,7 @@ named_enum!(FusedOrder {
 pub enum Memory {
     /// The host's.
     Host = 0,
-    /// The context's device's. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+    /// The context's device's; CUDA only. It must be written already: no stream is waited for.
     Device = 1,
 }
 
@@ -68,14 +69,25 @@ named_enum!(Memory {
     Device => c"XQKV_MEMORY_DEVICE",
 });
 
+impl From<Memory> for backend::Memory {
+    fn from(memory: Memory) -> backend::Memory {
+        match memory {
+            Memory::Host => backend::Memory::Host,
+            Memory::Device => backend::Memory::Device,
+        }
+    }
+}
+
 /// Whether the library copies a tensor.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// Copied during the call; the memory may go right after it.
     Copy = 0,
-    /// Used in place for as long as the projection has it. Not in this version:
-    /// XQKV_STATUS_NOT_SUPPORTED.
+    /// CUDA weights in device memory, of the spec's dtype: used in place, so that the library takes
+    /// no memory for them. They must stay until no version of the weights has them and the work
+    /// launched with those is done. A fused weight is borrowed row block by row block: where V's rows
+    /// follow K's, as in the engine's own fused QKV, both still run as one product.
     Borrow = 1,
 }
 
@@ -93,7 +105,7 @@ pub struct xqkv_tensor {
     pub struct_size: u32,
     /// An xqkv_dtype.
     pub dtype: i32,
-    /// The first element. Read only during the call.
+    /// The first element. Read only during the call, unless borrowed.
     pub data: *const c_void,
     /// Output features. A bias has one element for each.
     pub rows: i64,
@@ -147,7 +159,11 @@ impl xqkv_tensor {
     /// # Safety
     /// `data` points to as many rows, columns and strides of the dtype as the fields say, for as
     /// long as the source is used.
-    pub(super) unsafe fn source<'a>(&self) -> Result<Source<'a>, Error> {
+    pub(super) unsafe fn source<'a>(
+        &self,
+        backend: &dyn Backend,
+        fetched: &'a mut Vec<u8>,
+    ) -> Result<Source<'a>, Error> {
         self.ensure_supported()?;
         let dtype = Dtype::from_integer(self.dtype, "tensor.dtype")?;
         let extent = match TensorExtent::from_integer(self.extent, "tensor.extent")? {
@@ -157,15 +173,45 @@ impl xqkv_tensor {
         let (columns, row_stride) = self.columns_and_stride()?;
         let bytes = Source::bytes_of(dtype, self.rows, columns, row_stride)?;
         let data = match bytes {
-            0 => &[],
-            _ => {
-                ensure_pointer(self.data.cast::<u8>(), "tensor.data")?;
-                // SAFETY: not NULL, and the caller's promise covers these bytes.
-                unsafe { std::slice::from_raw_parts(self.data.cast::<u8>(), bytes) }
-            }
+            0 => Data::Copied(&[]),
+            // SAFETY: passed on.
+            _ => unsafe { self.data(backend, bytes, fetched) }?,
         };
         let convert = flag(self.convert, "tensor.convert")?;
         Ok(Source { dtype, data, rows: self.rows, columns, row_stride, extent, convert })
+    }
+
+    /// Where the elements are; of a device's memory a copy, unless they are borrowed.
+    ///
+    /// # Safety
+    /// There are that many bytes at `data`.
+    unsafe fn data<'a>(
+        &self,
+        backend: &dyn Backend,
+        bytes: usize,
+        fetched: &'a mut Vec<u8>,
+    ) -> Result<Data<'a>, Error> {
+        ensure_pointer(self.data.cast::<u8>(), "tensor.data")?;
+        let memory = Memory::from_integer(self.memory, "tensor.memory")?;
+        let ownership = Ownership::from_integer(self.ownership, "tensor.ownership")?;
+        let address = self.data as usize;
+        backend.ensure_memory(memory.into(), address, "tensor.data")?;
+        match (memory, ownership) {
+            // SAFETY: not NULL, and the caller's promise covers these bytes.
+            (Memory::Host, Ownership::Copy) => Ok(Data::Copied(unsafe {
+                std::slice::from_raw_parts(self.data.cast::<u8>(), bytes)
+            })),
+            (Memory::Device, Ownership::Copy) => {
+                *fetched = backend.fetch(address, bytes)?;
+                Ok(Data::Copied(fetched))
+            }
+            (Memory::Device, Ownership::Borrow) => Ok(Data::Borrowed(address)),
+            (Memory::Host, Ownership::Borrow) => {
+                let message = "host memory cannot be borrowed, since the host backend packs \
+                               weights; use XQKV_OWNERSHIP_COPY, or XQKV_MEMORY_DEVICE on CUDA";
+                Err(Error::new(Status::NotSupported, message))
+            }
+        }
     }
 
     fn columns_and_stride(&self) -> Result<(i64, i64), Error> {
@@ -187,13 +233,9 @@ impl xqkv_tensor {
     fn ensure_supported(&self) -> Result<(), Error> {
         let layout = Layout::from_integer(self.layout, "tensor.layout")?;
         let order = FusedOrder::from_integer(self.fused_order, "tensor.fused_order")?;
-        let memory = Memory::from_integer(self.memory, "tensor.memory")?;
-        let ownership = Ownership::from_integer(self.ownership, "tensor.ownership")?;
         for (supported, given, instead) in [
             (layout == Layout::OutIn, layout.name(), Layout::OutIn.name()),
             (order == FusedOrder::Concatenated, order.name(), FusedOrder::Concatenated.name()),
-            (memory == Memory::Host, memory.name(), Memory::Host.name()),
-            (ownership == Ownership::Copy, ownership.name(), Ownership::Copy.name()),
         ] {
             ensure!(supported, NotSupported, "this version does not take {given}; use {instead}");
         }

@@ -123,7 +123,7 @@ pub unsafe extern "C" fn xqkv_update_begin(
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
 /// INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
-/// NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED.
+/// NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_put(
     update: *mut xqkv_update,
@@ -137,8 +137,11 @@ pub unsafe extern "C" fn xqkv_update_put(
         let held = handle::get(update.cast_const())?;
         boundary::report_to(&held.projection.log);
         let (parts, kind) = (parts(part)?, kind_of(kind)?);
-        // SAFETY: NULL or a struct that begins with its size, and describes memory truly.
-        let source = unsafe { plain::read(tensor, "tensor")?.source() }?;
+        // SAFETY: NULL or a struct that begins with its size.
+        let tensor = unsafe { plain::read(tensor, "tensor") }?;
+        let (backend, mut fetched) = (held.projection.projection.backend(), Vec::new());
+        // SAFETY: the caller's promise about the tensor's memory.
+        let source = unsafe { tensor.source(backend, &mut fetched) }?;
         held.lock()?.put(layer, parts, kind, &source)
     })
 }
@@ -191,13 +194,40 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
     })
 }
 
+/// Tells how many bytes a commit of the update as it is would take from the backend's memory: on CUDA
+/// exactly what the allocate callback, or the driver, will be asked for in one piece; on the host the
+/// packed matrices and biases that are new. Weights that are borrowed take none. Takes nothing. Any
+/// thread.
+///
+/// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_update_get_commit_bytes(
+    update: *const xqkv_update,
+    commit_bytes: *mut i64,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let held = handle::get(update)?;
+        ensure_pointer(commit_bytes, "commit_bytes")?;
+        let bytes = held.projection.projection.commit_bytes(&*held.lock()?)?;
+        // SAFETY: not NULL and aligned.
+        unsafe { *commit_bytes = bytes as i64 };
+        Ok(())
+    })
+}
+
 /// Makes the update the projection's weights, all at once: forwards that begin later run on them,
 /// forwards that are running end on the old ones. Parts that it was not given stay as they are,
 /// and it may leave parts missing. `weights_version` may be NULL; it gets the new version's number.
 /// On success the handle is invalid; on failure the update is as it was, to be committed again or
-/// abandoned. Packs the weights, so it takes a while; forwards go on meanwhile. Any thread.
+/// abandoned. Packs or uploads the weights, so it takes a while; forwards go on meanwhile.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED.
+/// On CUDA a commit takes one new piece of device memory for all weights that are not borrowed, and
+/// copies on the device what it was not given; it waits for its own copies, so the new weights are
+/// good on any stream when it returns. The old piece is retired: see xqkv_context_reclaim. Any thread.
+///
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED, NOT_SUPPORTED,
+/// DEVICE_REFUSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_commit(
     update: *mut xqkv_update,

@@ -137,4 +137,3 @@ fn bias_source(change: Option<&Change>, is_held: bool) -> BiasSource<'_> {
         None => BiasSource::Absent,
     }
 }
-

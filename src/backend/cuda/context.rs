@@ -190,4 +190,3 @@ fn describe(driver: &Driver, cublaslt: &CublasLt, device: c_int) -> Result<Info,
         cublaslt_version: cublaslt.version as i64,
     })
 }
-

@@ -153,9 +153,8 @@ impl CublasLt {
         let bytes = size_of::<Descriptor>();
         let scale = sys::cudaDataType_t::CUDA_R_32F as c_int;
         // SAFETY: as many writable bytes as the size says.
-        let status = unsafe {
-            (self.functions.operation_init)(&mut made, bytes, compute as c_int, scale)
-        };
+        let status =
+            unsafe { (self.functions.operation_init)(&mut made, bytes, compute as c_int, scale) };
         self.check("cublasLtMatmulDescInit", status).map(|()| made)
     }
 

@@ -6,11 +6,8 @@ use cudarc::driver::sys;
 use once_cell::sync::OnceCell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-const NAMES: Names = Names {
-    title: "the CUDA driver",
-    variable: "XQKV_CUDA_LIBRARY",
-    sonames: &[c"libcuda.so.1"],
-};
+const NAMES: Names =
+    Names { title: "the CUDA driver", variable: "XQKV_CUDA_LIBRARY", sonames: &[c"libcuda.so.1"] };
 
 /// Before 12.0 streams cannot be told apart in the ways that a plan relies on, and cuBLASLt 12 does
 /// not run.
@@ -24,7 +21,6 @@ function_table! {
         init = c"cuInit" (c_uint);
         driver_get_version = c"cuDriverGetVersion" (*mut c_int);
         device_get_count = c"cuDeviceGetCount" (*mut c_int);
-        device_get = c"cuDeviceGet" (*mut c_int, c_int);
         device_get_attribute = c"cuDeviceGetAttribute" (*mut c_int, c_int, c_int);
         primary_retain = c"cuDevicePrimaryCtxRetain" (*mut Handle, c_int);
         primary_release = c"cuDevicePrimaryCtxRelease_v2" (c_int);
@@ -47,8 +43,6 @@ function_table! {
         event_destroy = c"cuEventDestroy_v2" (Handle);
         event_record = c"cuEventRecord" (Handle, Handle);
         event_query = c"cuEventQuery" (Handle);
-        event_synchronize = c"cuEventSynchronize" (Handle);
-        event_elapsed = c"cuEventElapsedTime" (*mut f32, Handle, Handle);
         pointer_get_attribute = c"cuPointerGetAttribute" (*mut c_void, c_int, u64);
         get_error_name = c"cuGetErrorName" (c_int, *mut *const c_char);
         get_error_string = c"cuGetErrorString" (c_int, *mut *const c_char);

@@ -72,7 +72,11 @@ impl<'a> Launch<'a> {
     }
 
     /// A matmul with this call's rows, distance of the pair, and biases.
-    pub(super) fn fill<'b>(&self, side: &Side<'_>, prepared: &'b Prepared) -> Result<Filled<'b>, Error> {
+    pub(super) fn fill<'b>(
+        &self,
+        side: &Side<'_>,
+        prepared: &'b Prepared,
+    ) -> Result<Filled<'b>, Error> {
         let cublaslt = self.context.cublaslt;
         let row_count = side.rows.count() as usize;
         let (rows, mut view) = prepared.sized(cublaslt, row_count)?;
@@ -103,7 +107,8 @@ impl<'a> Launch<'a> {
     ) -> Result<(), Error> {
         let (cublaslt, prepared) = (self.context.cublaslt, filled.prepared);
         let alpha = prepared.matmul.scale;
-        let (a, d) = (self.weight_address(side, start)?, view_address(side, start, &prepared.matmul));
+        let (a, d) =
+            (self.weight_address(side, start)?, view_address(side, start, &prepared.matmul));
         let d = d as *mut c_void;
         let workspace = match choice.workspace_bytes {
             0 => null_mut(),
@@ -158,7 +163,11 @@ impl<'a> Launch<'a> {
         }
         // SAFETY: the engine's own stream and event.
         let status = unsafe {
-            (driver.functions.stream_wait_event)(lane.stream as Handle, lane.wait_event as Handle, 0)
+            (driver.functions.stream_wait_event)(
+                lane.stream as Handle,
+                lane.wait_event as Handle,
+                0,
+            )
         };
         driver.check("cuStreamWaitEvent", status)
     }

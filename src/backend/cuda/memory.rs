@@ -51,9 +51,7 @@ impl Heap {
     /// A block of at least one byte; the context must be current.
     pub(super) fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Block, Error> {
         let address = match &self.allocator {
-            Some(allocator) => {
-                (allocator.allocate)(bytes, ALIGNMENT, self.context.stream as usize)
-            }
+            Some(allocator) => (allocator.allocate)(bytes, ALIGNMENT, self.context.stream as usize),
             None => self.allocate_by_driver(bytes)?,
         };
         if address == 0 || !address.is_multiple_of(ALIGNMENT) {

@@ -12,9 +12,7 @@ mod pointer;
 mod shape;
 mod weights;
 
-use super::{
-    Allocator, Backend, Info, Job, Memory, Plan, PlanOptions, Side, Stock, Weights,
-};
+use super::{Allocator, Backend, Info, Job, Memory, Plan, PlanOptions, Side, Stock, Weights};
 use crate::error::{Error, Status, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
@@ -64,8 +62,7 @@ impl Cuda {
         let stream = job.lane.stream as Handle;
         let (mut capture, mut owner) = (0, null_mut());
         // SAFETY: the engine's own stream, and places for the answers.
-        let capturing =
-            unsafe { (driver.functions.stream_is_capturing)(stream, &mut capture) };
+        let capturing = unsafe { (driver.functions.stream_is_capturing)(stream, &mut capture) };
         driver.check("cuStreamIsCapturing", capturing)?;
         let none = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE as c_int;
         ensure!(
@@ -117,6 +114,10 @@ impl Backend for Cuda {
         let load = || DeviceWeights::load(&self.heap, stock, before);
         let loaded = self.context().beside_captures(load)?;
         Ok(Weights(Arc::new(loaded)))
+    }
+
+    fn standing_plan(&self) -> Option<&Plan> {
+        None
     }
 
     fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error> {

@@ -176,8 +176,16 @@ impl Planner<'_> {
         // SAFETY: initialised descriptors, and room for as many candidates as are asked for.
         let status = unsafe {
             (cublaslt.functions.heuristic)(
-                handle, operation, weights, &rows, &view, &view, &preference,
-                CANDIDATES as i32, found.as_mut_ptr(), &mut count,
+                handle,
+                operation,
+                weights,
+                &rows,
+                &view,
+                &view,
+                &preference,
+                CANDIDATES as i32,
+                found.as_mut_ptr(),
+                &mut count,
             )
         };
         let not_supported = sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED as i32;
@@ -203,8 +211,14 @@ impl Planner<'_> {
         // SAFETY: initialised descriptors and an algorithm of the heuristic's.
         let status = unsafe {
             (cublaslt.functions.check)(
-                handle, &prepared.operation, &prepared.weights, &few, &view, &view,
-                &candidate.algorithm, &mut answer,
+                handle,
+                &prepared.operation,
+                &prepared.weights,
+                &few,
+                &view,
+                &view,
+                &candidate.algorithm,
+                &mut answer,
             )
         };
         status == 0 && answer.workspace_bytes <= candidate.workspace_bytes
@@ -226,7 +240,8 @@ impl Planner<'_> {
             let none = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32;
             cublaslt.set_preference(&mut made, mask, none)?;
         }
-        let (weights, rows) = (matmul.weight_alignment_with(job.form.dtype), self.options.alignment);
+        let (weights, rows) =
+            (matmul.weight_alignment_with(job.form.dtype), self.options.alignment);
         let view = matmul.view_alignment_with(self.options.alignment);
         for (attribute, alignment) in [
             (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, weights),
@@ -242,10 +257,7 @@ impl Planner<'_> {
 
 impl Choice {
     fn of(candidate: &Candidate) -> Choice {
-        Choice {
-            algorithm: candidate.algorithm,
-            workspace_bytes: candidate.workspace_bytes,
-        }
+        Choice { algorithm: candidate.algorithm, workspace_bytes: candidate.workspace_bytes }
     }
 }
 
@@ -299,7 +311,8 @@ fn operation(cublaslt: &CublasLt, matmul: &Matmul, job: &Job<'_>) -> Result<Desc
     use sys::cublasLtMatmulDescAttributes_t as attribute;
     let allows_tensor_float = job.form.numerics.tensor_float && job.form.dtype == Dtype::F32;
     let mut made = cublaslt.operation(allows_tensor_float)?;
-    let transposed = sys::cublasOperation_t::CUBLAS_OP_T as i32;
+    // CUBLAS_OP_T, which cudarc has only beside the whole of cuBLAS.
+    let transposed: i32 = 1;
     cublaslt.set_operation(&mut made, attribute::CUBLASLT_MATMUL_DESC_TRANSA, transposed)?;
     if matmul.has_bias {
         let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;

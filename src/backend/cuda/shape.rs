@@ -41,7 +41,8 @@ fn part_shape(
     ensure_run(output)?;
     let bias = weights.bias(matrix.stack, view.dtype());
     let before = job.form.matrices[..output.matrix].iter();
-    let bias_offset = before.filter(|other| other.stack == matrix.stack).map(|m| m.outputs).sum::<usize>();
+    let bias_offset =
+        before.filter(|other| other.stack == matrix.stack).map(|m| m.outputs).sum::<usize>();
     let (row_stride, layer_stride, alignment) = weight_strides(job, output.matrix, weights)?;
     Ok(PartShape {
         heads: view.shape().heads as usize,

@@ -73,10 +73,7 @@ pub(super) fn output_dtypes(weights: Dtype) -> impl Iterator<Item = Dtype> {
 }
 
 /// Bytes of the block that these contents need; 0 if all of them are borrowed and have no bias.
-pub(super) fn bytes_of(
-    stock: &Stock<'_>,
-    before: Option<&DeviceWeights>,
-) -> Result<usize, Error> {
+pub(super) fn bytes_of(stock: &Stock<'_>, before: Option<&DeviceWeights>) -> Result<usize, Error> {
     Layout::of(stock.form, &owned(stock, before)).map(|layout| layout.bytes)
 }
 
@@ -114,7 +111,8 @@ impl Layout {
             layout.add_stack(form, owned, stack)?;
         }
         for stack in 0..=last {
-            output_dtypes(form.dtype).try_for_each(|dtype| layout.add_biases(form, stack, dtype))?;
+            output_dtypes(form.dtype)
+                .try_for_each(|dtype| layout.add_biases(form, stack, dtype))?;
         }
         Some(layout)
     }
@@ -127,8 +125,7 @@ impl Layout {
             matrices.push(is_here.then_some(layer_bytes));
             if is_here {
                 let elements = matrix.outputs.checked_mul(matrix.inputs)?;
-                layer_bytes =
-                    layer_bytes.checked_add(elements.checked_mul(form.dtype.bytes())?)?;
+                layer_bytes = layer_bytes.checked_add(elements.checked_mul(form.dtype.bytes())?)?;
             }
         }
         let layer_bytes = layer_bytes.checked_next_multiple_of(ALIGNMENT)?;
@@ -158,7 +155,8 @@ impl Layout {
 
     /// Where a matrix of a layer begins, if it is in the block.
     fn offset_of(&self, layer: usize, matrix: usize) -> Option<usize> {
-        let of = |stack: &Stack| Some(stack.begin + layer * stack.layer_bytes + stack.matrices[matrix]?);
+        let of =
+            |stack: &Stack| Some(stack.begin + layer * stack.layer_bytes + stack.matrices[matrix]?);
         self.stacks.iter().find_map(of)
     }
 }
@@ -270,12 +268,11 @@ impl DeviceWeights {
 
     /// The biases of a stack for outputs of a dtype.
     pub(super) fn bias(&self, stack: usize, dtype: Dtype) -> Option<Bias> {
-        let found = self.layout.biases.iter().find(|bias| (bias.stack, bias.dtype) == (stack, dtype));
+        let found =
+            self.layout.biases.iter().find(|bias| (bias.stack, bias.dtype) == (stack, dtype));
         let base = self.block.as_ref().map_or(0, Block::address);
-        found.map(|bias| Bias {
-            address: base + bias.begin,
-            layer_stride: bias.layer_stride as i64,
-        })
+        found
+            .map(|bias| Bias { address: base + bias.begin, layer_stride: bias.layer_stride as i64 })
     }
 }
 
@@ -328,8 +325,7 @@ fn copy_in(heap: &Heap, target: usize, bytes: &[u8]) -> Result<(), Error> {
 fn copy_over(heap: &Heap, target: usize, source: usize, bytes: usize) -> Result<(), Error> {
     let (driver, stream) = (heap.context.driver, heap.context.stream);
     // SAFETY: both blocks have that many bytes there, and the older one is held by the caller.
-    let status = unsafe {
-        (driver.functions.copy_on_device)(target as u64, source as u64, bytes, stream)
-    };
+    let status =
+        unsafe { (driver.functions.copy_on_device)(target as u64, source as u64, bytes, stream) };
     driver.check("cuMemcpyDtoDAsync", status)
 }

@@ -24,6 +24,8 @@ use std::sync::Arc;
 pub(super) struct Host {
     pool: Pool,
     instruction_set: InstructionSet,
+    /// Says nothing, since nothing of a call is slow.
+    plan: Plan,
 }
 
 /// Matrices and biases, layer by layer as the stock has them; versions share what they keep.
@@ -55,7 +57,8 @@ impl Host {
             0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(1024)),
             given => given,
         };
-        Ok(Self { pool: Pool::start(thread_count)?, instruction_set })
+        let plan = Plan { workspace_bytes: 0, inner: Arc::new(()) };
+        Ok(Self { pool: Pool::start(thread_count)?, instruction_set, plan })
     }
 }
 
@@ -81,8 +84,12 @@ impl Backend for Host {
         Ok(Weights(Arc::new(Packed { matrix_count: stock.form.matrices.len(), slots })))
     }
 
+    fn standing_plan(&self) -> Option<&Plan> {
+        Some(&self.plan)
+    }
+
     fn plan(&self, _: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
-        Ok(Plan { workspace_bytes: 0, inner: Arc::new(()) })
+        Ok(self.plan.clone())
     }
 
     fn ensure_suits(&self, _: &Plan, _: &Job<'_>) -> Result<(), Error> {
@@ -96,7 +103,8 @@ impl Backend for Host {
     unsafe fn run(&self, _: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
         let packed = packed(job.weights)?;
         let mut gemms = Vec::new();
-        for (side, at) in job.sides().flat_map(|side| (0..job.layer_count).map(move |at| (side, at)))
+        for (side, at) in
+            job.sides().flat_map(|side| (0..job.layer_count).map(move |at| (side, at)))
         {
             for output in side.outputs() {
                 let place = (job.layer + at) * packed.matrix_count + output.matrix;
@@ -104,7 +112,8 @@ impl Backend for Host {
                 let matrix = matrix.as_deref().ok_or_else(no_weights)?;
                 let form = &job.form.matrices[output.matrix];
                 let bias = bias.as_deref().filter(|_| form.has_bias);
-                let product = gemm::Product { rows: side.rows, bias, scale: form.scale, output, at };
+                let product =
+                    gemm::Product { rows: side.rows, bias, scale: form.scale, output, at };
                 gemms.push(gemm::Gemm::new(&product, matrix, self.instruction_set));
             }
         }
@@ -139,12 +148,7 @@ fn no_weights() -> Error {
     Error::new(Status::Panic, "a job without its weights")
 }
 
-fn slot(
-    content: &Content<'_>,
-    form: &MatrixForm,
-    dtype: Dtype,
-    kept: Slot,
-) -> Result<Slot, Error> {
+fn slot(content: &Content<'_>, form: &MatrixForm, dtype: Dtype, kept: Slot) -> Result<Slot, Error> {
     let matrix = match content.weight {
         WeightSource::Absent => None,
         WeightSource::Kept => kept.matrix,
