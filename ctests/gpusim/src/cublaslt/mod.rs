@@ -1,0 +1,1 @@
+//! cuBLASLt's functions, one noun per file.

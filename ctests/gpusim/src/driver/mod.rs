@@ -1,0 +1,3 @@
+//! The driver's functions, one noun per file.
+/// Device memory and copies.
+pub mod memory;

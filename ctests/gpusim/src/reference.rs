@@ -1,0 +1,1 @@
+//! The reference product and the conversions between number formats.
