@@ -1,11 +1,12 @@
 //! Launching: resolving the caller's stream, checking an op's addresses, and noting its accesses.
 
 use crate::clock::Point;
+use crate::context::top;
 use crate::handle::Noun;
 use crate::machine::{Machine, thread};
 use crate::memory::{Allocation, Fault, Place};
 use crate::op::{Access, Kind, Op};
-use crate::status::{INVALID_HANDLE, INVALID_VALUE, Status};
+use crate::status::{INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, Status};
 use crate::stream::{Role, Stream, Work};
 use crate::violation::violate;
 
@@ -26,7 +27,7 @@ impl Machine {
     }
 
     fn created_stream(&self, handle: u64) -> Status<u64> {
-        self.current()?;
+        top().ok_or(INVALID_CONTEXT)?;
         let known = |stream: &&Stream| !stream.destroyed && stream.role != Role::Lane;
         match self.streams.get(&handle).filter(known) {
             Some(_) => Ok(handle),

@@ -18,6 +18,8 @@ pub mod race;
 pub mod schedule;
 /// Streams: what comes before what.
 pub mod stream;
+/// Copies, and what they wait for.
+pub mod transfer;
 
 /// Stream capture, and what it forbids.
 pub mod capture;

@@ -1,4 +1,5 @@
 //! Stream capture and graphs: what is recorded, what is refused, and what a launch replays.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The settings of the environment, and the report at the process's end. Each needs a process of
 //! its own, so the test runs itself again.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Faults on demand, counts, and contexts that have failed.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
 
 mod support;
 

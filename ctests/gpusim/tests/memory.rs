@@ -1,4 +1,5 @@
 //! Allocations and copies: what is refused, what the host can see, and when.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Streams and events: order, races, and what hosts may know.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
 
 mod support;
 

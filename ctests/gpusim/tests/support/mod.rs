@@ -1,4 +1,5 @@
 //! A device for one test at a time, and short forms of the calls that most tests make.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use gpusim::control::*;
