@@ -28,11 +28,24 @@ impl Machine {
 
     fn created_stream(&self, handle: u64) -> Status<u64> {
         top().ok_or(INVALID_CONTEXT)?;
+        self.living_stream(handle)
+    }
+
+    fn living_stream(&self, handle: u64) -> Status<u64> {
         let known = |stream: &&Stream| !stream.destroyed && stream.role != Role::Lane;
         match self.streams.get(&handle).filter(known) {
             Some(_) => Ok(handle),
             None => Err(stale(Noun::Stream, "stream", handle)),
         }
+    }
+
+    /// The context of the caller's stream, which alone is told without a current one.
+    pub fn context_of(&mut self, handle: u64) -> Status<u64> {
+        let stream = match handle {
+            0 | LEGACY | PER_THREAD => return self.current(),
+            _ => self.living_stream(handle)?,
+        };
+        Ok(self.streams[&stream].context)
     }
 
     fn legacy_stream(&mut self) -> Status<u64> {

@@ -108,10 +108,14 @@ fn contexts_are_a_stack_of_the_thread_and_die_with_their_things() {
 
 #[test]
 fn without_a_context_little_can_be_done() {
-    let _sim = sim();
-    let mut address = 0;
+    let sim = sim();
+    let (mut address, side) = (0, stream(1));
     unsafe {
         ok(cuCtxSetCurrent(0));
+        ok(cuStreamGetCtx(side, &mut address));
+        assert_eq!(address, sim.context);
+        assert_eq!(cuStreamSynchronize(side), INVALID_CONTEXT);
+        assert_eq!(cuStreamGetCtx(0, &mut address), INVALID_CONTEXT);
         assert_eq!(cuMemAlloc_v2(&mut address, 8), INVALID_CONTEXT);
         assert_eq!(cuStreamCreate(&mut address, 0), INVALID_CONTEXT);
         assert_eq!(cuCtxPopCurrent_v2(&mut address), INVALID_CONTEXT);

@@ -91,9 +91,9 @@ pub unsafe extern "C" fn cuStreamWaitEvent(stream: u64, event: u64, flags: c_uin
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamGetCtx(stream: u64, context: *mut u64) -> c_int {
     call("cuStreamGetCtx", |machine| {
-        let stream = machine.stream(stream)?;
+        let found = machine.context_of(stream)?;
         // SAFETY: the caller's output, as cuda.h asks.
-        unsafe { put(context, machine.streams[&stream].context) }
+        unsafe { put(context, found) }
     })
 }
 
