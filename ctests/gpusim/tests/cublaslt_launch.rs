@@ -228,6 +228,7 @@ fn an_operand_that_ends_too_early_is_noted_and_ends_its_context() {
     let short = Arguments { b: alloc(4096 - 512), ..good };
     assert_eq!(short.launch(handle, &descriptors), SUCCESS);
     violated("out of bounds");
+    assert_eq!(unsafe { cuCtxSynchronize() }, 700);
     assert_eq!(good.launch(handle, &descriptors), EXECUTION_FAILED);
 }
 

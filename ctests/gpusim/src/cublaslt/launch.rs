@@ -57,9 +57,11 @@ pub unsafe extern "C" fn cublasLtMatmul(
 
 fn check_device(handle: *const c_void) -> Result<(), c_int> {
     let device = handle::device(handle)?;
-    match handle::current_device() == Some(device) {
-        true => Ok(()),
-        false => Err(INTERNAL_ERROR),
+    match handle::current_device() {
+        Some(current) if current == device => Ok(()),
+        Some(_) => Err(INTERNAL_ERROR),
+        // No context, or one that an earlier error has ended.
+        None => Err(EXECUTION_FAILED),
     }
 }
 
