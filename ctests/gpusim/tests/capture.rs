@@ -79,7 +79,8 @@ fn a_launch_keeps_the_order_of_its_branches_and_of_earlier_launches() {
     begin(first, GLOBAL);
     fill(first, address, 1, 8);
     order(first, second);
-    ok(touch(second, "reads", vec![Access::read(address, 8)]));
+    ok(touch(second, "one", vec![Access::read(address, 8)]));
+    ok(touch(first, "other", vec![Access::read(address, 8)]));
     order(second, first);
     let exec = instantiate(end(first).unwrap());
     ok(unsafe { cuGraphLaunch(exec, first) });
