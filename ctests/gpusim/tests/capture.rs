@@ -73,6 +73,22 @@ fn a_graph_runs_what_was_captured_at_every_launch() {
 }
 
 #[test]
+fn a_launch_keeps_the_order_of_its_branches_and_of_earlier_launches() {
+    let _sim = sim();
+    let (address, first, second) = (alloc(8), stream(1), stream(1));
+    begin(first, GLOBAL);
+    fill(first, address, 1, 8);
+    order(first, second);
+    ok(touch(second, "one", vec![Access::read(address, 8)]));
+    ok(touch(first, "other", vec![Access::read(address, 8)]));
+    order(second, first);
+    let exec = instantiate(end(first).unwrap());
+    ok(unsafe { cuGraphLaunch(exec, first) });
+    ok(unsafe { cuGraphLaunch(exec, second) });
+    clean();
+}
+
+#[test]
 fn branches_of_a_graph_that_nothing_orders_race() {
     let _sim = sim();
     let (address, first, second) = (alloc(8), stream(1), stream(1));

@@ -5,10 +5,11 @@ mod support;
 
 use gpusim::control::*;
 use gpusim::driver::{context::*, copy::*, error::*, event::*, memory::*, module::*, stream::*};
-use gpusim::machine::Access;
+use gpusim::machine::{self, Access, Memory, Op};
 use gpusim::status::*;
 use std::ffi::{CStr, c_void};
 use std::ptr;
+use std::sync::Arc;
 use support::*;
 
 fn log(index: u64) -> Option<&'static str> {
@@ -54,6 +55,8 @@ fn an_op_that_fails_ends_its_context() {
     gpusim_break_op(2, LAUNCH_FAILED);
     fill(side, address, 1, 8);
     fill(side, address, 2, 8);
+    let run = Arc::new(|_: &Memory| panic!("this runs in a failed context"));
+    ok(machine::enqueue("later", side as *mut c_void, Op::kernel("later", vec![], run)));
     ok(unsafe { cuEventRecord(mark, side) });
     assert_eq!(unsafe { cuStreamSynchronize(side) }, LAUNCH_FAILED);
     assert_eq!(unsafe { cuMemsetD8Async(address, 0, 1, side) }, LAUNCH_FAILED);
@@ -87,6 +90,7 @@ fn contexts_are_a_stack_of_the_thread_and_die_with_their_things() {
         assert_eq!(device, 1);
         let (address, side) = (alloc(8), stream(1));
         fill(side, address, 1, 8);
+        ok(cuEventRecord(event(2), side));
         ok(cuCtxPopCurrent_v2(&mut current));
         assert_eq!(current, created);
         // The other context's kernels may not touch the memory, nor run on the stream.
@@ -99,6 +103,7 @@ fn contexts_are_a_stack_of_the_thread_and_die_with_their_things() {
         assert_eq!(gpusim_live(c"contexts".as_ptr()), 2);
         ok(cuCtxDestroy_v2(created));
         assert_eq!(gpusim_live(c"allocations".as_ptr()), 0);
+        assert_eq!(gpusim_live(c"events".as_ptr()), 1);
         assert_eq!(cuCtxPushCurrent_v2(created), CONTEXT_IS_DESTROYED);
         violated("context");
         ok(cuCtxGetCurrent(&mut current));

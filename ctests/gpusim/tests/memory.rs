@@ -99,6 +99,16 @@ fn a_copy_to_pinned_memory_comes_when_it_is_waited_for() {
 }
 
 #[test]
+fn a_copy_to_pageable_memory_is_waited_for() {
+    let _sim = sim();
+    let (address, side, mut target) = (alloc(4), stream(1), [0; 4]);
+    fill(side, address, 9, 4);
+    ok(unsafe { cuMemcpyDtoHAsync_v2(target.as_mut_ptr(), address, 4, side) });
+    assert_eq!(target, [9; 4]);
+    clean();
+}
+
+#[test]
 fn memory_freed_under_a_running_op_is_a_violation() {
     let _sim = sim();
     let (address, side) = (alloc(4), stream(1));
