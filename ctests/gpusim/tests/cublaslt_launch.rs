@@ -243,6 +243,38 @@ fn an_operand_that_was_freed_is_noted() {
 }
 
 #[test]
+fn a_bias_that_is_too_short_for_the_batch_is_noted() {
+    let _sim = sim();
+    let mut descriptors = Descriptors::projection(BF16, 16, 8, 16);
+    let layouts = [&mut descriptors.a, &mut descriptors.b, &mut descriptors.c, &mut descriptors.d];
+    layouts.into_iter().for_each(|layout| set_layout(layout, 5, &2i32));
+    let (bias, (_, good)) = (alloc(3 * 16), ready());
+    set_operation(&mut descriptors.operation, 7, &EPILOGUE_BIAS);
+    set_operation(&mut descriptors.operation, 8, &bias);
+    set_operation(&mut descriptors.operation, 10, &16i64);
+    let d = alloc(2 * 256);
+    let arguments = Arguments { algorithm: None, workspace_bytes: 0, c: d, d, ..good };
+    assert_eq!(arguments.launch(handle(), &descriptors), SUCCESS);
+    violated("out of bounds");
+}
+
+#[test]
+fn with_beta_zero_nothing_orders_a_product_and_its_c() {
+    let _sim = sim();
+    let (handle, (descriptors, good)) = (handle(), ready());
+    let c = alloc(256);
+    let writer = Arguments { d: c, c, workspace: alloc(good.workspace_bytes), ..good };
+    let writer = Arguments { stream: stream(1), ..writer };
+    let reader = Arguments { c, stream: stream(1), ..good };
+    assert_eq!(writer.launch(handle, &descriptors), SUCCESS);
+    assert_eq!(reader.launch(handle, &descriptors), SUCCESS);
+    clean();
+    let reader = Arguments { beta: 1.0, ..reader };
+    assert_eq!(reader.launch(handle, &descriptors), SUCCESS);
+    violated("race");
+}
+
+#[test]
 fn a_graph_computes_and_counts_at_every_launch() {
     let _sim = sim();
     let (handle, (descriptors, good)) = (handle(), ready());
