@@ -217,6 +217,17 @@ fn copies_of_a_descriptors_bytes_are_descriptors() {
 }
 
 #[test]
+fn created_descriptors_are_counted_until_they_are_destroyed() {
+    let _sim = sim();
+    let live = || unsafe { gpusim::control::gpusim_live(c"descriptors".as_ptr()) };
+    let before = live();
+    let descriptors = made();
+    assert_eq!(live(), before + 3);
+    destroy(descriptors);
+    assert_eq!(live(), before);
+}
+
+#[test]
 fn a_destroyed_descriptor_is_found_when_it_is_used() {
     let _sim = sim();
     let descriptors = made();
