@@ -168,20 +168,9 @@ impl Descriptors {
         let mut results: Vec<HeuristicResult> = vec![unsafe { std::mem::zeroed() }; requested];
         let [operation, a, b, c, d] = self.pointers();
         let (mut returned, count, to) = (-1, requested as c_int, results.as_mut_ptr());
-        let wanted = pointer(preference);
+        let (wanted, out) = (pointer(preference), &raw mut returned);
         let status = unsafe {
-            cublasLtMatmulAlgoGetHeuristic(
-                handle,
-                operation,
-                a,
-                b,
-                c,
-                d,
-                wanted,
-                count,
-                to,
-                &mut returned,
-            )
+            cublasLtMatmulAlgoGetHeuristic(handle, operation, a, b, c, d, wanted, count, to, out)
         };
         results.truncate(returned.max(0) as usize);
         (status, results)
