@@ -1,0 +1,100 @@
+//! `cargo xtask nvidia`: what the library and the simulated GPU take from NVIDIA's headers, held
+//! against those headers; and the simulated cuBLASLt's answers, against the real one's. It needs no
+//! GPU, but half a gigabyte of NVIDIA's packages.
+
+mod names;
+
+use crate::python;
+use crate::run::{Run, root, target};
+use names::Names;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The sources whose numbers and functions are NVIDIA's. The first defines all of its own numbers.
+const OWNERS: &[&str] = &["ctests/gpusim/src", "src/backend/cuda"];
+
+/// Runs all of it.
+pub fn run() -> Result<(), String> {
+    let packages = packages()?;
+    let compiler = Compiler { headers: packages.join("include") };
+    compiler.check(Path::new("tests/nvidia/layouts.c"))?;
+    for owner in OWNERS.iter().filter(|owner| root().join(owner).exists()) {
+        check_names(owner, &compiler)?;
+    }
+    compare_answers(&compiler, &packages.join("lib/libcublasLt.so.13"))
+}
+
+/// The folder of NVIDIA's headers and libraries.
+fn packages() -> Result<PathBuf, String> {
+    let python = python::interpreter("nvidia", "tests/nvidia/requirements.txt")?;
+    let print = "import sysconfig; print(sysconfig.get_path('platlib'), end='')";
+    let folder = Run::new(python, &["-c", print]).output()?;
+    Ok(Path::new(&folder).join("nvidia/cu13"))
+}
+
+/// The C compiler, with NVIDIA's headers.
+struct Compiler {
+    headers: PathBuf,
+}
+
+impl Compiler {
+    fn command(&self, flags: &[&str]) -> Run {
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let common = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-variable"];
+        let headers = [self.headers.clone(), self.headers.join("cccl")];
+        let include = headers.map(|folder| format!("-isystem{}", folder.display()));
+        Run::new(compiler, &common)
+            .args(&include)
+            .args(&flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>())
+    }
+
+    /// A source that has nothing but assertions.
+    fn check(&self, source: &Path) -> Result<(), String> {
+        self.command(&["-fsyntax-only"]).arg(source).succeed()
+    }
+
+    fn program(&self, sources: &[&str], program: &Path) -> Result<(), String> {
+        self.command(sources).arg("-o").arg(program).arg("-ldl").succeed()
+    }
+}
+
+/// Compiles an assertion for each name of NVIDIA's that a folder's sources have.
+fn check_names(owner: &str, compiler: &Compiler) -> Result<(), String> {
+    let names = Names::of(&root().join(owner))?;
+    let source = folder()?.join(format!("{}.c", owner.replace('/', "_")));
+    fs::write(&source, names.assertions()).map_err(|error| error.to_string())?;
+    println!("{owner}: {names}");
+    compiler.check(&source)
+}
+
+fn folder() -> Result<PathBuf, String> {
+    let folder = target().join("nvidia/checks");
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    Ok(folder)
+}
+
+/// Asks both libraries the same, and fails at the lines that differ.
+fn compare_answers(compiler: &Compiler, real: &Path) -> Result<(), String> {
+    let program = folder()?.join("answers");
+    let sources = ["tests/nvidia/answers.c", "tests/nvidia/descriptors.c"];
+    compiler.program(&sources, &program)?;
+    Run::cargo(&["build", "--quiet", "--package", "gpusim"]).succeed()?;
+    let ours = target().join("debug/libgpusim.so");
+    let expected = Run::new(&program, &[]).arg(real).output()?;
+    let answered = Run::new(&program, &[]).arg(ours).output()?;
+    report(&expected, &answered)
+}
+
+fn report(expected: &str, answered: &str) -> Result<(), String> {
+    let (mut differ, mut answers) = (0, answered.lines());
+    for line in expected.lines() {
+        let answer = answers.next().unwrap_or("nothing");
+        if line != answer {
+            println!("cuBLASLt  {line}\ngpusim    {answer}");
+            differ += 1;
+        }
+    }
+    differ += answers.count();
+    println!("{} answers of cuBLASLt compared, {differ} differ", expected.lines().count());
+    if differ == 0 { Ok(()) } else { Err("the simulated cuBLASLt answers differently".to_owned()) }
+}
