@@ -3,6 +3,7 @@
 //! GPU, but half a gigabyte of NVIDIA's packages.
 
 mod names;
+mod signatures;
 
 use crate::python;
 use crate::run::{Run, root, target};
@@ -32,37 +33,38 @@ fn packages() -> Result<PathBuf, String> {
     Ok(Path::new(&folder).join("nvidia/cu13"))
 }
 
-/// The C compiler, with NVIDIA's headers.
+/// The compilers, with NVIDIA's headers.
 struct Compiler {
     headers: PathBuf,
 }
 
 impl Compiler {
-    fn command(&self, flags: &[&str]) -> Run {
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let common = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-variable"];
-        let headers = [self.headers.clone(), self.headers.join("cccl")];
-        let include = headers.map(|folder| format!("-isystem{}", folder.display()));
-        Run::new(compiler, &common)
-            .args(&include)
-            .args(&flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>())
+    fn command(&self, is_cpp: bool) -> Run {
+        let (variable, default) = if is_cpp { ("CXX", "c++") } else { ("CC", "cc") };
+        let standard = if is_cpp { "-std=c++17" } else { "-std=gnu11" };
+        let program = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+        let include = [self.headers.clone(), self.headers.join("cccl")];
+        let include = include.map(|folder| format!("-isystem{}", folder.display()));
+        Run::new(program, &[standard, "-O1", "-Wall", "-Wextra", "-Werror", "-I."]).args(&include)
     }
 
     /// A source that has nothing but assertions.
     fn check(&self, source: &Path) -> Result<(), String> {
-        self.command(&["-fsyntax-only"]).arg(source).succeed()
+        let is_cpp = source.extension().is_some_and(|extension| extension == "cpp");
+        self.command(is_cpp).arg("-fsyntax-only").arg(source).succeed()
     }
 
     fn program(&self, sources: &[&str], program: &Path) -> Result<(), String> {
-        self.command(sources).arg("-o").arg(program).arg("-ldl").succeed()
+        let sources = sources.iter().fold(self.command(false), Run::arg);
+        sources.arg("-o").arg(program).arg("-ldl").succeed()
     }
 }
 
 /// Compiles an assertion for each name of NVIDIA's that a folder's sources have.
 fn check_names(owner: &str, compiler: &Compiler) -> Result<(), String> {
     let names = Names::of(&root().join(owner))?;
-    let source = folder()?.join(format!("{}.c", owner.replace('/', "_")));
-    fs::write(&source, names.assertions()).map_err(|error| error.to_string())?;
+    let source = folder()?.join(format!("{}.cpp", owner.replace('/', "_")));
+    fs::write(&source, names.assertions()?).map_err(|error| error.to_string())?;
     println!("{owner}: {names}");
     compiler.check(&source)
 }

@@ -1,6 +1,7 @@
 //! Names of NVIDIA's headers in Rust sources. A constant that is named as in the headers is found
 //! with its number, so that each source is its own table and none is written a second time.
 
+use super::signatures::{self, Signature};
 use crate::run::Run;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 pub struct Names {
     /// Every number that a constant is given somewhere.
     numbers: BTreeMap<String, BTreeSet<i64>>,
-    /// Functions, named in quotes or defined.
-    functions: BTreeSet<String>,
+    functions: Vec<Signature>,
+    /// Types that have a second name.
+    aliases: BTreeMap<String, String>,
 }
 
 impl Names {
@@ -23,7 +25,10 @@ impl Names {
         for source in sources(folder)? {
             let text = fs::read_to_string(source).map_err(|error| error.to_string())?;
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-            code.for_each(|line| names.read(line, &mut used));
+            let code: Vec<_> = code.collect();
+            code.iter().for_each(|line| names.read(line, &mut used));
+            names.functions.extend(signatures::of(&code.join("\n")));
+            names.aliases.extend(signatures::aliases(&text));
         }
         used.retain(|name| !names.numbers.contains_key(name));
         if !used.is_empty() {
@@ -32,18 +37,13 @@ impl Names {
         Ok(names)
     }
 
-    /// Notes what one line has.
+    /// Notes the constants that one line has.
     fn read(&mut self, line: &str, used: &mut BTreeSet<String>) {
-        for (at, word) in words(line) {
-            let after = &line[at + word.len()..];
-            if is_function(word) && is_named(&line[..at], after) {
-                self.functions.insert(word.to_owned());
-            } else if is_constant(word) {
-                let number = number_after(after).or_else(|| number_before(&line[..at]));
-                match number {
-                    Some(number) => self.note(word, number),
-                    None => _ = used.insert(word.to_owned()),
-                }
+        for (at, word) in words(line).filter(|(_, word)| is_constant(word)) {
+            let number = number_after(&line[at + word.len()..]);
+            match number.or_else(|| number_before(&line[..at])) {
+                Some(number) => self.note(word, number),
+                None => _ = used.insert(word.to_owned()),
             }
         }
     }
@@ -70,32 +70,33 @@ impl Names {
         Ok(())
     }
 
-    /// A C source that compiles if the headers agree.
-    pub fn assertions(&self) -> String {
-        let mut text = "#define __CUDA_API_VERSION_INTERNAL\n#include <cublasLt.h>\n".to_owned();
-        text += "#include <cuda.h>\n";
+    /// A C++ source that compiles if the headers agree.
+    pub fn assertions(&self) -> Result<String, String> {
+        let mut text = "#define __CUDA_API_VERSION_INTERNAL\n".to_owned();
+        text += "#include \"tests/nvidia/signature.hpp\"\n";
         for (name, numbers) in &self.numbers {
             for number in numbers {
                 let equal = format!("(long long)({name}) == {number}LL");
-                _ = writeln!(text, "_Static_assert({equal}, \"{name} is not {number}\");");
+                _ = writeln!(text, "static_assert({equal}, \"{name} is not {number}\");");
             }
         }
-        for name in &self.functions {
-            _ = writeln!(text, "static __typeof__(&{name}) has_{name};");
+        for function in &self.functions {
+            _ = writeln!(text, "{}", function.assertion(&self.aliases)?);
         }
-        text
+        Ok(text)
     }
 }
 
 impl fmt::Display for Names {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let (numbers, functions) = (self.numbers.len(), self.functions.len());
+        let functions: BTreeSet<_> = self.functions.iter().map(|function| &function.name).collect();
+        let (numbers, functions) = (self.numbers.len(), functions.len());
         write!(formatter, "{numbers} constants and {functions} functions of NVIDIA's headers")
     }
 }
 
-/// The words of a line, with where they begin.
-fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
+/// The words of a text, with where they begin.
+pub fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let pieces = line.split(move |letter| !is_word(letter)).filter(|piece| !piece.is_empty());
     pieces.map(move |piece| (piece.as_ptr() as usize - line.as_ptr() as usize, piece))
@@ -105,16 +106,6 @@ fn is_constant(word: &str) -> bool {
     let begins =
         ["CU_", "CUDA_", "CUBLAS_", "CUBLASLT_"].iter().any(|start| word.starts_with(start));
     begins && !word.chars().any(|letter| letter.is_ascii_lowercase() && letter != 'x')
-}
-
-fn is_function(word: &str) -> bool {
-    let tail = word.strip_prefix("cublasLt").or_else(|| word.strip_prefix("cu"));
-    tail.and_then(|tail| tail.chars().next()).is_some_and(|letter| letter.is_ascii_uppercase())
-}
-
-/// Whether a function's name stands in quotes, or is being defined.
-fn is_named(before: &str, after: &str) -> bool {
-    before.ends_with("fn ") || (before.ends_with('"') && after.starts_with('"'))
 }
 
 /// The number in `: c_int = 4;` or ` = 4,`.
