@@ -14,15 +14,16 @@ use std::path::{Path, PathBuf};
 /// The sources whose numbers and functions are NVIDIA's. The first defines all of its own numbers.
 const OWNERS: &[&str] = &["ctests/gpusim/src", "src/backend/cuda"];
 
-/// Runs all of it.
+/// Runs all of it, and then says what failed.
 pub fn run() -> Result<(), String> {
     let packages = packages()?;
     let compiler = Compiler { headers: packages.join("include") };
-    compiler.check(Path::new("tests/nvidia/layouts.c"))?;
-    for owner in OWNERS.iter().filter(|owner| root().join(owner).exists()) {
-        check_names(owner, &compiler)?;
-    }
-    compare_answers(&compiler, &packages.join("lib/libcublasLt.so.13"))
+    let mut outcomes = vec![compiler.check(Path::new("tests/nvidia/layouts.c"))];
+    let owners = OWNERS.iter().filter(|owner| root().join(owner).exists());
+    outcomes.extend(owners.map(|owner| check_names(owner, &compiler)));
+    outcomes.push(compare_answers(&compiler, &packages.join("lib/libcublasLt.so.13")));
+    let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
 }
 
 /// The folder of NVIDIA's headers and libraries.

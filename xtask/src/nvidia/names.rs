@@ -163,3 +163,46 @@ fn cudarc() -> Result<Option<PathBuf>, String> {
     let manifest = found.and_then(|package| package["manifest_path"].as_str());
     Ok(manifest.and_then(|path| Path::new(path).parent()).map(Path::to_owned))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> (Vec<(String, i64)>, Vec<String>) {
+        let (mut names, mut used) = (Names::default(), BTreeSet::new());
+        names.read(line, &mut used);
+        let numbers = names.numbers.into_iter();
+        let pairs =
+            numbers.flat_map(|(name, all)| all.into_iter().map(move |one| (name.clone(), one)));
+        (pairs.collect(), used.into_iter().collect())
+    }
+
+    #[test]
+    fn declarations_give_their_number() {
+        for (line, number) in [
+            ("pub const CU_NAME: c_int = 4;", 4),
+            ("    CU_NAME = 0x1_0,", 16),
+            ("const CU_NAME: i32 = -1i32;", -1),
+            ("    ANY = 700, c\"CU_NAME\",", 700),
+        ] {
+            assert_eq!(read(line), (vec![("CU_NAME".to_owned(), number)], vec![]), "{line}");
+        }
+    }
+
+    #[test]
+    fn uses_give_none() {
+        for line in [
+            "if status == sys::CU_NAME as c_int {",
+            "CU_NAME => 4,",
+            "let flags = CU_NAME; let other: i32 = 4;",
+            "if CU_NAME == 4 {",
+        ] {
+            assert_eq!(read(line), (vec![], vec!["CU_NAME".to_owned()]), "{line}");
+        }
+    }
+
+    #[test]
+    fn words_of_ours_are_passed_over() {
+        assert_eq!(read("const XQKV_CUDA_LIBRARY: i32 = 4; CUSTOM = 5"), (vec![], vec![]));
+    }
+}

@@ -25,12 +25,12 @@ fn is_function(word: &str) -> bool {
 
 fn signature(before: &str, name: &str, after: &str) -> Option<Signature> {
     let is_definition = before.ends_with("extern \"C\" fn ");
-    let quoted = if before.ends_with('"') { after.strip_prefix('"') } else { None };
-    let rest = if is_definition { after } else { quoted?.trim_start() };
-    let is_given = is_definition || before.ends_with("c\"");
-    let list = rest.strip_prefix('(').filter(|_| is_given).map(list);
+    let is_loaded = before.ends_with("c\"") && after.starts_with('"');
+    let rest = if is_loaded { after[1..].trim_start() } else { after };
+    let list = rest.strip_prefix('(').map(list);
     let types = list.map(|list| list.into_iter().map(|one| kind(one, is_definition)).collect());
-    Some(Signature { name: name.to_owned(), arguments: types })
+    let is_taken = is_definition || is_loaded;
+    is_taken.then(|| Signature { name: name.to_owned(), arguments: types })
 }
 
 /// The parts of a list up to the bracket that closes it.
@@ -107,4 +107,47 @@ pub fn aliases(text: &str) -> impl Iterator<Item = (String, String)> {
         alias.split_once(" = ")
     });
     pairs.map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assertions(text: &str) -> Vec<String> {
+        let aliases = aliases(text).collect();
+        of(text).iter().map(|one| one.assertion(&aliases).unwrap()).collect()
+    }
+
+    #[test]
+    fn definitions_and_tables_give_the_same_sizes() {
+        let defined = "extern \"C\" fn cuMemAlloc_v2(\n    target: *mut u64,\n    bytes: usize,\n)";
+        let loaded = "allocate = c\"cuMemAlloc_v2\"\n    (*mut u64, usize);";
+        assert_eq!(assertions(defined), assertions(loaded));
+        assert!(assertions(loaded)[0].contains("takes(&cuMemAlloc_v2, {{8, 8}, {8, 0}})"));
+    }
+
+    #[test]
+    fn a_second_name_of_a_type_has_its_size() {
+        let text = "pub(super) type Handle = *mut c_void;\nc\"cuEventDestroy_v2\" (Handle)";
+        assert!(assertions(text)[0].contains("{{8, 0}}"));
+    }
+
+    #[test]
+    fn a_function_among_arguments_is_one_argument() {
+        let text =
+            "extern \"C\" fn cuLaunchHostFunc(f: Option<unsafe extern \"C\" fn(*mut u8) -> u8>)";
+        assert!(assertions(text)[0].contains("{{8, 0}}"));
+    }
+
+    #[test]
+    fn a_type_of_unknown_size_is_an_error() {
+        let signature = of("c\"cuInit\" (Flags)").remove(0);
+        assert!(signature.assertion(&BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn what_is_loaded_without_arguments_must_still_exist() {
+        assert_eq!(assertions("symbol(c\"cuInit\")?"), ["static_assert(sizeof(&cuInit) == 8);"]);
+        assert!(assertions("check(\"cuInit\", status)").is_empty());
+    }
 }
