@@ -18,10 +18,13 @@ const OWNERS: &[&str] = &["ctests/gpusim/src", "src/backend/cuda"];
 pub fn run() -> Result<(), String> {
     let packages = packages()?;
     let compiler = Compiler { headers: packages.join("include") };
+    let simulator = simulator()?;
     let mut outcomes = vec![compiler.check(Path::new("tests/nvidia/layouts.c"))];
     let owners = OWNERS.iter().filter(|owner| root().join(owner).exists());
     outcomes.extend(owners.map(|owner| check_names(owner, &compiler)));
-    outcomes.push(compare_answers(&compiler, &packages.join("lib/libcublasLt.so.13")));
+    outcomes.push(check_driver(&compiler, &simulator));
+    let real = packages.join("lib/libcublasLt.so.13");
+    outcomes.push(compare_answers(&compiler, &simulator, &real));
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
 }
@@ -32,6 +35,12 @@ fn packages() -> Result<PathBuf, String> {
     let print = "import sysconfig; print(sysconfig.get_path('platlib'), end='')";
     let folder = Run::new(python, &["-c", print]).output()?;
     Ok(Path::new(&folder).join("nvidia/cu13"))
+}
+
+/// The simulated GPU's shared object, built.
+fn simulator() -> Result<PathBuf, String> {
+    Run::cargo(&["build", "--quiet", "--package", "gpusim"]).succeed()?;
+    Ok(target().join("debug/libgpusim.so"))
 }
 
 /// The compilers, with NVIDIA's headers.
@@ -76,15 +85,20 @@ fn folder() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
+/// Calls the simulated driver with what the header has.
+fn check_driver(compiler: &Compiler, simulator: &Path) -> Result<(), String> {
+    let program = folder()?.join("driver");
+    compiler.program(&["tests/nvidia/driver.c"], &program)?;
+    Run::new(&program, &[]).arg(simulator).succeed()
+}
+
 /// Asks both libraries the same, and fails at the lines that differ.
-fn compare_answers(compiler: &Compiler, real: &Path) -> Result<(), String> {
+fn compare_answers(compiler: &Compiler, simulator: &Path, real: &Path) -> Result<(), String> {
     let program = folder()?.join("answers");
     let sources = ["tests/nvidia/answers.c", "tests/nvidia/descriptors.c"];
     compiler.program(&sources, &program)?;
-    Run::cargo(&["build", "--quiet", "--package", "gpusim"]).succeed()?;
-    let ours = target().join("debug/libgpusim.so");
     let expected = Run::new(&program, &[]).arg(real).output()?;
-    let answered = Run::new(&program, &[]).arg(ours).output()?;
+    let answered = Run::new(&program, &[]).arg(simulator).output()?;
     report(&expected, &answered)
 }
 
