@@ -82,3 +82,7 @@ pub fn logged(index: usize) -> Option<*const std::ffi::c_char> {
     let text = calls.names.entry(name).or_insert_with(|| CString::new(name).unwrap_or_default());
     Some(text.as_ptr())
 }
+
+pub fn counts() -> BTreeMap<&'static str, u64> {
+    lock().counts.clone()
+}

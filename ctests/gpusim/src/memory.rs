@@ -55,10 +55,6 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    pub const fn new() -> Memory {
-        Memory { allocations: BTreeMap::new(), next: 0, end: 0 }
-    }
-
     /// New memory of `bytes` bytes, or nothing if the process has no room.
     pub fn allocate(
         &mut self,

@@ -1,0 +1,151 @@
+//! Runs the streams' work when the host waits: which stream goes next comes from the seed.
+
+use crate::clock::Point;
+use crate::machine::{Machine, lock};
+use crate::stream::{HostCall, Item, Work};
+use std::collections::BTreeMap;
+use std::sync::Condvar;
+
+/// Told whenever a stream got further; for threads that wait for a host function elsewhere.
+static PROGRESS: Condvar = Condvar::new();
+
+enum Step {
+    /// All that was waited for has run.
+    Done,
+    Ran,
+    /// To be called with the machine unlocked.
+    Host(u64, HostCall),
+    /// What is needed waits for a host function that another thread is in.
+    Blocked,
+}
+
+/// Runs until all points are reached. The machine must not be locked by this thread.
+pub fn finish(points: &[Point]) {
+    while advance(points) {}
+}
+
+/// Runs one piece of work, if the points need any. Whether they do.
+pub fn advance(points: &[Point]) -> bool {
+    let mut machine = lock();
+    match machine.step(points) {
+        Step::Done => return false,
+        Step::Ran => {}
+        Step::Host(stream, call) => {
+            drop(machine);
+            // SAFETY: the caller of cuLaunchHostFunc promised that this can be called.
+            unsafe { (call.function)(call.data as *mut _) };
+            lock().complete(stream);
+        }
+        Step::Blocked => {
+            machine.wait(&PROGRESS);
+            return true;
+        }
+    }
+    PROGRESS.notify_all();
+    true
+}
+
+impl Machine {
+    pub fn reached(&self, points: &[Point]) -> bool {
+        points.iter().all(|point| self.has_run(point.stream, point.sequence))
+    }
+
+    fn step(&mut self, points: &[Point]) -> Step {
+        if self.reached(points) {
+            return Step::Done;
+        }
+        let needed = self.needed(points);
+        let mut ready: Vec<u64> = needed.keys().copied().filter(|s| self.ready(*s)).collect();
+        if ready.is_empty() {
+            return Step::Blocked;
+        }
+        // Half of the time, work that nobody waits for may run as well.
+        if self.random(2) == 0 {
+            ready = self.streams.keys().copied().filter(|stream| self.ready(*stream)).collect();
+        }
+        // The youngest stream first, or any.
+        let choice = match self.random(2) {
+            0 => ready.len() - 1,
+            _ => self.random(ready.len() as u64) as usize,
+        };
+        self.run_head(ready[choice])
+    }
+
+    /// How far each stream has to run for the points to be reached.
+    fn needed(&self, points: &[Point]) -> BTreeMap<u64, u64> {
+        let mut needed = BTreeMap::new();
+        let mut open: Vec<(u64, u64)> = points.iter().map(|p| (p.stream, p.sequence)).collect();
+        while let Some((stream, sequence)) = open.pop() {
+            let Some(found) = self.streams.get(&stream) else { continue };
+            let known = needed.entry(stream).or_insert(found.completed);
+            if *known >= sequence {
+                continue;
+            }
+            let fresh = |item: &&Item| item.sequence > *known && item.sequence <= sequence;
+            open.extend(found.queue.iter().filter(fresh).flat_map(|item| item.after.clone()));
+            *known = sequence;
+        }
+        needed.retain(|stream, sequence| !self.has_run(*stream, *sequence));
+        needed
+    }
+
+    /// Whether the stream's first item may run now.
+    fn ready(&self, stream: u64) -> bool {
+        let head = self.streams.get(&stream).and_then(|found| {
+            let next = found.completed + 1;
+            found.queue.front().filter(|item| item.sequence == next)
+        });
+        head.is_some_and(|item| item.after.iter().all(|(s, n)| self.has_run(*s, *n)))
+    }
+
+    fn run_head(&mut self, stream: u64) -> Step {
+        let Some(found) = self.streams.get_mut(&stream) else { return Step::Ran };
+        let context = found.context;
+        let Some(item) = found.queue.pop_front() else { return Step::Ran };
+        match item.work {
+            Work::Host(call) => return Step::Host(stream, call),
+            Work::Op(op) => self.run_op(context, &op),
+            Work::Fault => self.break_context(context, crate::status::ILLEGAL_ADDRESS),
+            Work::Nothing => {}
+        }
+        self.complete(stream);
+        Step::Ran
+    }
+
+    fn run_op(&mut self, context: u64, op: &crate::op::Op) {
+        if let Some((left, status)) = &mut self.break_op {
+            *left -= 1;
+            if *left == 0 {
+                let status = *status;
+                self.break_op = None;
+                self.break_context(context, status);
+            }
+        }
+        // Nothing runs in a context that has failed.
+        if self.contexts.get(&context).is_some_and(|context| context.error == 0) {
+            (op.run)(&self.memory);
+        }
+    }
+
+    pub fn break_context(&mut self, context: u64, status: i32) {
+        if let Some(context) = self.contexts.get_mut(&context) {
+            context.error = if context.error == 0 { status } else { context.error };
+        }
+    }
+
+    fn complete(&mut self, stream: u64) {
+        let Some(found) = self.streams.get_mut(&stream) else { return };
+        found.completed += 1;
+        if found.destroyed && found.completed == found.enqueued {
+            self.streams.remove(&stream);
+        }
+    }
+
+    /// A number below `bound`, from the seed.
+    pub fn random(&mut self, bound: u64) -> u64 {
+        self.random_state ^= self.random_state << 13;
+        self.random_state ^= self.random_state >> 7;
+        self.random_state ^= self.random_state << 17;
+        (self.random_state >> 11) % bound.max(1)
+    }
+}
