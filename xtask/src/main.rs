@@ -2,6 +2,7 @@
 
 mod bindings;
 mod demo;
+mod nvidia;
 mod python;
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../../src/bin/xqkv/reference.rs"]
@@ -34,6 +35,9 @@ enum Command {
     Test,
     /// Checks the Python package with torch, which is large, and so not part of test
     Torch,
+    /// Holds the simulated GPU against NVIDIA's headers and cuBLASLt, which are large, and so not
+    /// part of test
+    Nvidia,
     /// Writes include/xqkv.h anew from src/capi
     Header {
         /// Only check that it is current
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test => steps::run(),
         Command::Torch => bindings::torch(),
+        Command::Nvidia => nvidia::run(),
         Command::Header { check } => header(check),
     };
     outcome.map_or_else(

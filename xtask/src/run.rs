@@ -61,6 +61,17 @@ impl Run {
         if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
     }
 
+    /// Runs it to its end, and gives what it prints.
+    pub fn output(mut self) -> Result<String, String> {
+        let name = self.0.get_program().to_string_lossy().into_owned();
+        let output = self.0.stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| format!("{name} cannot be run: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("{name}: {}", output.status));
+        }
+        String::from_utf8(output.stdout).map_err(|error| format!("{name}: {error}"))
+    }
+
     /// Whether it can be run and succeeds, what it prints not being seen.
     pub fn can_run(mut self) -> bool {
         let quiet = self.0.stdout(Stdio::null()).stderr(Stdio::null());
