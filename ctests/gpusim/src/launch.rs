@@ -114,8 +114,19 @@ impl Machine {
             false => Work::Fault,
         };
         let point = self.submit(stream, after, work).ok_or(INVALID_HANDLE)?;
-        op.accesses.iter().for_each(|access| self.touch(access, &op.name, &point));
+        for access in op.accesses.iter().flat_map(|access| self.pieces(access)) {
+            self.touch(&access, &op.name, &point);
+        }
         Ok(point)
+    }
+
+    /// The access, or its batch where no one allocation has all of it.
+    fn pieces(&self, access: &Access) -> Vec<Access> {
+        let (start, end) = access.span();
+        match self.memory.check(start, end - start) {
+            Err(Fault::OutOfBounds) => access.batch().collect(),
+            Ok(_) | Err(Fault::Unknown | Fault::Freed) => vec![access.clone()],
+        }
     }
 
     fn touch(&mut self, access: &Access, name: &str, point: &Point) {
@@ -128,7 +139,8 @@ impl Machine {
     /// refused, a kernel is launched and fails; both are violations.
     fn check(&self, context: u64, op: &Op) -> Status<bool> {
         let mut good = true;
-        for access in op.accesses.iter().filter(|access| !access.is_empty()) {
+        let touched = op.accesses.iter().filter(|access| !access.is_empty());
+        for access in touched.flat_map(|access| self.pieces(access)) {
             let (start, end) = access.span();
             if let Err(reason) = self.reachable(context, start, end - start) {
                 let verb = if access.write { "writes" } else { "reads" };

@@ -38,6 +38,15 @@ impl Access {
         (low as u64, (high + self.bytes as i128) as u64)
     }
 
+    /// The access of each element of the second dimension, which is a product's batch: matrices of
+    /// one batch may lie in memory that was allocated apart.
+    pub fn batch(&self) -> impl Iterator<Item = Access> {
+        let (count, stride) = self.dims[1];
+        let dims = [self.dims[0], (1, 0), self.dims[2]];
+        let address = move |at: u64| self.address.wrapping_add_signed(at as i64 * stride);
+        (0..count).map(move |at| Access { address: address(at), dims, ..self.clone() })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.bytes == 0 || self.dims.iter().any(|(count, _)| *count == 0)
     }

@@ -17,7 +17,18 @@ pub fn run() -> Outcome<bool> {
         };
         println!("instruction set   {}: {state}", set.name());
     }
-    println!("CUDA backend      not in this version");
+    match Context::on_cuda().and_then(|context| context.info()) {
+        Ok(found) => println!(
+            "CUDA backend      device {}, compute capability {}, {} multiprocessors, driver {}, \
+             cuBLASLt {}",
+            found.device,
+            found.compute_capability,
+            found.multiprocessor_count,
+            found.driver_version,
+            found.cublaslt_version
+        ),
+        Err(reason) => println!("CUDA backend      {reason}"),
+    }
     println!("NCCL              not in this version");
     Ok(true)
 }

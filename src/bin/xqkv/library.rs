@@ -94,16 +94,21 @@ pub struct Context(*mut xqkv_context);
 
 impl Context {
     pub fn new(thread_count: i32) -> Outcome<Self> {
-        Self::create(thread_count, InstructionSetChoice::Auto as i32)
+        Self::create(BackendChoice::Host, thread_count, InstructionSetChoice::Auto as i32)
     }
 
     pub fn with_instruction_set(instruction_set: i32) -> Outcome<Self> {
-        Self::create(1, instruction_set)
+        Self::create(BackendChoice::Host, 1, instruction_set)
     }
 
-    fn create(thread_count: i32, instruction_set: i32) -> Outcome<Self> {
+    /// On the first CUDA device.
+    pub fn on_cuda() -> Outcome<Self> {
+        Self::create(BackendChoice::Cuda, 0, InstructionSetChoice::Auto as i32)
+    }
+
+    fn create(backend: BackendChoice, thread_count: i32, instruction_set: i32) -> Outcome<Self> {
         let mut options = initialised!(xqkv_context_options, xqkv_context_options_init);
-        options.backend = BackendChoice::Host as i32;
+        options.backend = backend as i32;
         options.thread_count = thread_count;
         options.instruction_set = instruction_set;
         let mut context = null_mut();

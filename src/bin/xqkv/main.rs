@@ -4,6 +4,7 @@
 mod info;
 mod inspect;
 mod library;
+mod memory;
 mod numbers;
 mod reference;
 mod tensors;

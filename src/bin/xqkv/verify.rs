@@ -5,6 +5,7 @@ mod calls;
 mod report;
 
 use crate::library::{Checkpoint, Context, Outcome, Projection, balanced, whole};
+use crate::memory::{Device, Memory};
 use crate::tensors::Archive;
 use calls::{Layer, Rank};
 use serde_json::Value;
@@ -32,15 +33,26 @@ pub struct Arguments {
     /// Only this layer, by its number in the checkpoint
     #[arg(long)]
     layer: Option<i64>,
-    /// What the rows are given in; the exact results are then of the rounded rows
-    #[arg(long, value_enum, default_value_t = RowDtype::F32)]
-    rows_dtype: RowDtype,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = Backend::Host)]
+    backend: Backend,
+    /// What the rows are given in; the exact results are then of the rounded rows [default: f32 on
+    /// the host, on CUDA what the weights are in]
+    #[arg(long, value_enum)]
+    rows_dtype: Option<RowDtype>,
     /// What the results are written in
     #[arg(long, value_enum, default_value_t = RowDtype::F32)]
     out_dtype: RowDtype,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+}
+
+/// A backend as it is named on the command line.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Backend {
+    Host,
+    Cuda,
 }
 
 /// A dtype as it is named on the command line.
@@ -66,18 +78,21 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
     let checkpoint = Checkpoint::new(&arguments.directory)?;
     let spec = checkpoint.spec()?;
     let found = checkpoint.report(&spec)?;
-    let context = Context::new(arguments.threads)?;
+    let (context, memory) = match arguments.backend {
+        Backend::Host => (Context::new(arguments.threads)?, Memory::Host),
+        Backend::Cuda => (Context::on_cuda()?, Memory::Cuda(Device::open()?)),
+    };
     let ranks = splits(arguments, &spec)?
         .iter()
         .map(|options| Rank::new(Projection::load(&context, &spec, options, &checkpoint)?))
         .collect::<Outcome<Vec<Rank>>>()?;
     let io = arguments.io.clone().unwrap_or_else(|| arguments.directory.join("io.safetensors"));
     let io = Archive::open(&io)?;
-    let dtypes = (arguments.rows_dtype.into(), arguments.out_dtype.into());
+    let dtypes = (arguments.rows_dtype(&spec)?, arguments.out_dtype.into());
     let mut verdicts = Vec::new();
     for layer in chosen_layers(arguments, &spec, &found)? {
         let inputs = Layer::read(&arguments.directory, &io, &found, &spec, layer)?;
-        verdicts.push(inputs.verify(&ranks, dtypes)?);
+        verdicts.push(inputs.verify(&ranks, dtypes, &memory)?);
     }
     let family = found["family"].as_str().unwrap_or("unknown");
     let verdict = report::Verdict { family, ranks: ranks.len(), layers: verdicts };
@@ -86,6 +101,17 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
         false => verdict.print(),
     }
     Ok(verdict.passes())
+}
+
+impl Arguments {
+    fn rows_dtype(&self, spec: &xqkv_spec) -> Outcome<Dtype> {
+        match (self.rows_dtype, self.backend) {
+            (Some(dtype), _) => Ok(dtype.into()),
+            (None, Backend::Host) => Ok(Dtype::F32),
+            (None, Backend::Cuda) => Dtype::from_integer(spec.weight_dtype, "weight_dtype")
+                .map_err(|error| error.message),
+        }
+    }
 }
 
 /// Each rank's options.

@@ -2,6 +2,7 @@
 
 use super::report::{LayerVerdict, Matrix};
 use crate::library::{Outcome, Projection, call};
+use crate::memory::{Held, Memory};
 use crate::reference::Reference;
 use crate::tensors::{Archive, Tensor, of_checkpoint};
 use serde_json::Value;
@@ -10,7 +11,6 @@ use xqkv::capi::forward::xqkv_forward;
 use xqkv::capi::input::xqkv_input;
 use xqkv::capi::shard::xqkv_shard;
 use xqkv::capi::spec::xqkv_spec;
-use xqkv::capi::view::xqkv_view;
 use xqkv::dtype::{Dtype, Element, bf16, f16};
 
 /// One rank: its projection and what it holds.
@@ -116,12 +116,19 @@ impl Layer {
     }
 
     /// Runs the three calls in these dtypes and holds each result against the exact one.
-    pub fn verify(&self, ranks: &[Rank], (rows, out): (Dtype, Dtype)) -> Outcome<LayerVerdict> {
-        let (decoder, encoder) = (rounded(&self.decoder, rows), rounded(&self.encoder, rows));
+    pub fn verify(
+        &self,
+        ranks: &[Rank],
+        (rows, out): (Dtype, Dtype),
+        memory: &Memory,
+    ) -> Outcome<LayerVerdict> {
+        let (mut decoder, mut encoder) =
+            (rounded(&self.decoder, rows), rounded(&self.encoder, rows));
         let mut verdict = LayerVerdict::new(self.number, self.checkpoint_number, ranks.len());
         let mut outputs = Vec::new();
         for kind in [Call::Prefill, Call::Decode, Call::Fill] {
-            outputs.push(self.run(kind, ranks, (&decoder, &encoder), out, &mut verdict)?);
+            let inputs = [memory.hold(&mut decoder.bytes)?, memory.hold(&mut encoder.bytes)?];
+            outputs.push(self.run(kind, ranks, (&inputs, rows), out, memory, &mut verdict)?);
         }
         for (index, part) in self.parts.iter().enumerate() {
             let input = if index == 0 { &decoder } else { &encoder };
@@ -139,8 +146,9 @@ impl Layer {
         &self,
         kind: Call,
         ranks: &[Rank],
-        (decoder, encoder): (&Output, &Output),
+        (inputs, dtype): (&[Held<'_>; 2], Dtype),
         out: Dtype,
+        memory: &Memory,
         verdict: &mut LayerVerdict,
     ) -> Outcome<[Option<Output>; 3]> {
         let rows = [self.decoder.rows, self.encoder.rows, self.encoder.rows];
@@ -149,20 +157,29 @@ impl Layer {
             let part = &self.parts[index];
             runs[index].then(|| Output::poisoned(rows[index] * part.heads * part.width, out))
         });
+        let mut held = Vec::new();
+        for output in &mut outputs {
+            held.push(output.as_mut().map(|output| memory.hold(&mut output.bytes)).transpose()?);
+        }
         for (number, rank) in ranks.iter().enumerate() {
             let mut forward = call(self.number);
             if runs[0] {
-                forward.decoder = input(decoder, self.decoder.rows);
+                forward.decoder = input(&inputs[0], dtype, self.decoder.rows);
             }
             if runs[1] {
-                forward.encoder = input(encoder, self.encoder.rows);
+                forward.encoder = input(&inputs[1], dtype, self.encoder.rows);
             }
-            self.place(&mut forward, &rank.shard, &mut outputs);
+            self.place(&mut forward, &rank.shard, &held, out);
             // SAFETY: inputs and outputs are as long as their shapes say, and alive.
             let executed = unsafe { rank.projection.forward(&forward) }?;
             verdict.count(number, executed, self.necessary(&rank.shard, runs));
         }
         verdict.uncut += self.uncut(runs);
+        for (held, output) in held.iter().zip(&mut outputs) {
+            if let (Some(held), Some(output)) = (held, output) {
+                held.fetch(&mut output.bytes)?;
+            }
+        }
         Ok(outputs)
     }
 
@@ -171,15 +188,19 @@ impl Layer {
         &self,
         forward: &mut xqkv_forward,
         shard: &xqkv_shard,
-        outputs: &mut [Option<Output>; 3],
+        outputs: &[Option<Held<'_>>],
+        dtype: Dtype,
     ) {
         let first =
             [shard.query_head_begin, shard.key_value_head_begin, shard.key_value_head_begin];
         let views = [&mut forward.query, &mut forward.key, &mut forward.value];
         for (index, view) in views.into_iter().enumerate() {
-            if let Some(output) = &mut outputs[index] {
+            if let Some(output) = &outputs[index] {
                 let part = &self.parts[index];
-                place(view, output, first[index] as usize * part.width, part.heads * part.width);
+                let offset = first[index] as usize * part.width * dtype.bytes();
+                view.data = output.address().wrapping_add(offset).cast();
+                view.dtype = dtype as i32;
+                view.row_stride = (part.heads * part.width) as i64;
             }
         }
     }
@@ -236,19 +257,12 @@ impl Part {
     }
 }
 
-fn place(view: &mut xqkv_view, output: &mut Output, offset: usize, row: usize) {
-    let data = output.bytes.as_mut_ptr().wrapping_add(offset * output.dtype.bytes());
-    view.data = data.cast();
-    view.dtype = output.dtype as i32;
-    view.row_stride = row as i64;
-}
-
-fn input(rows: &Output, count: usize) -> xqkv_input {
+fn input(rows: &Held<'_>, dtype: Dtype, count: usize) -> xqkv_input {
     // SAFETY: a plain struct of which zero is a value.
     let mut input: xqkv_input = unsafe { std::mem::zeroed() };
-    input.data = rows.bytes.as_ptr().cast();
+    input.data = rows.address().cast();
     input.rows = count as i64;
-    input.dtype = rows.dtype as i32;
+    input.dtype = dtype as i32;
     input
 }
 
