@@ -114,7 +114,9 @@ impl Machine {
             false => Work::Fault,
         };
         let point = self.submit(stream, after, work).ok_or(INVALID_HANDLE)?;
-        for access in op.accesses.iter().flat_map(|access| self.pieces(access)) {
+        let touched: Vec<Access> =
+            op.accesses.iter().flat_map(|access| self.pieces(access)).collect();
+        for access in touched {
             self.touch(&access, &op.name, &point);
         }
         Ok(point)
