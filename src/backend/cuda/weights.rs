@@ -236,9 +236,10 @@ impl DeviceWeights {
             for layer in 0..form.layer_count {
                 let mut elements = vec![0.0; stack.layer_stride];
                 self.place_biases(form, stack, layer, &mut elements);
-                with_element!(stack.dtype, E => {
-                    elements.iter().for_each(|&element| E::round(element).append_to(&mut bytes))
-                });
+                // Named in full, since f32 has a `round` of its own, to whole numbers.
+                with_element!(stack.dtype, E => elements
+                    .iter()
+                    .for_each(|&element| <E as Element>::round(element).append_to(&mut bytes)));
             }
             (stack.begin, bytes)
         };
