@@ -59,12 +59,16 @@ AT(xqkv_context_options, parallel_for_user, 72);
 AT(xqkv_context_options, cuda_context, 80);
 AT(xqkv_context_options, cublaslt_handle, 88);
 
-SIZE(xqkv_context_info, 20);
+SIZE(xqkv_context_info, 40);
 AT(xqkv_context_info, struct_size, 0);
 AT(xqkv_context_info, backend, 4);
 AT(xqkv_context_info, device, 8);
 AT(xqkv_context_info, thread_count, 12);
 AT(xqkv_context_info, instruction_set, 16);
+AT(xqkv_context_info, compute_capability, 20);
+AT(xqkv_context_info, multiprocessor_count, 24);
+AT(xqkv_context_info, driver_version, 28);
+AT(xqkv_context_info, cublaslt_version, 32);
 
 SIZE(xqkv_input, 48);
 AT(xqkv_input, data, 0);
@@ -133,6 +137,19 @@ AT(xqkv_shard, query_columns, 56);
 AT(xqkv_shard, key_columns, 64);
 AT(xqkv_shard, value_columns, 72);
 AT(xqkv_shard, weight_bytes, 80);
+
+SIZE(xqkv_plan_options, 24);
+AT(xqkv_plan_options, struct_size, 0);
+AT(xqkv_plan_options, flags, 4);
+AT(xqkv_plan_options, alignment_bytes, 8);
+AT(xqkv_plan_options, workspace_limit, 16);
+
+SIZE(xqkv_workspace, 32);
+AT(xqkv_workspace, struct_size, 0);
+AT(xqkv_workspace, reserved, 4);
+AT(xqkv_workspace, minimum_bytes, 8);
+AT(xqkv_workspace, recommended_bytes, 16);
+AT(xqkv_workspace, alignment_bytes, 24);
 
 SIZE(xqkv_stats, 48);
 AT(xqkv_stats, struct_size, 0);

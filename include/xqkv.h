@@ -133,6 +133,11 @@ enum xqkv_status
    */
   XQKV_STATUS_BUFFER_TOO_SMALL = 115,
   /**
+   * A pointer is not to memory that the context's device can use: host memory where the device's
+   * is needed, or the reverse, or another device's. Effect: none.
+   */
+  XQKV_STATUS_WRONG_MEMORY = 116,
+  /**
    * Weights that the call needs were not loaded; the message names them. Effect: none.
    */
   XQKV_STATUS_NOT_READY = 201,
@@ -145,10 +150,37 @@ enum xqkv_status
    */
   XQKV_STATUS_HANDLE_POISONED = 203,
   /**
+   * A call in a stream capture has no plan and would have to make one; make a plan before the
+   * capture begins, or run such a call once. Effect: none.
+   */
+  XQKV_STATUS_PLAN_NEEDED = 204,
+  /**
+   * The plan was made for another shape of call, or for weights that lay elsewhere; the message
+   * names the difference. Effect: none.
+   */
+  XQKV_STATUS_PLAN_MISMATCH = 205,
+  /**
    * This version, build or backend does not do this; the message says what would work.
    * Effect: none.
    */
   XQKV_STATUS_NOT_SUPPORTED = 301,
+  /**
+   * A vendor's shared library was not found; the message lists the names tried. Effect: none.
+   */
+  XQKV_STATUS_LIBRARY_MISSING = 302,
+  /**
+   * A vendor's shared library is too old, or lacks a symbol that is needed. Effect: none.
+   */
+  XQKV_STATUS_LIBRARY_UNSUITABLE = 303,
+  /**
+   * No device answers, or not the one asked for. Effect: none.
+   */
+  XQKV_STATUS_NO_DEVICE = 304,
+  /**
+   * The device's driver or library refused a call before any work was launched; the message has
+   * its own words. Effect: none.
+   */
+  XQKV_STATUS_DEVICE_REFUSED = 305,
   /**
    * Memory ran out. Effect: none.
    */
@@ -185,6 +217,11 @@ enum xqkv_status
    * The checkpoint has what the spec says does not exist, such as a bias. Effect: none.
    */
   XQKV_STATUS_CHECKPOINT_MISMATCH = 506,
+  /**
+   * The device's driver or library failed once work had been launched; the message has its own
+   * words. Effect: outputs undefined.
+   */
+  XQKV_STATUS_DEVICE_FAILED = 601,
   /**
    * The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
    * outputs of the call undefined.
@@ -303,7 +340,7 @@ enum xqkv_backend
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * CUDA if a device answers, else the host. In this version always the host.
+   * CUDA if a device answers and cuBLASLt is found, else the host; the log says why.
    */
   XQKV_BACKEND_AUTO = 0,
   /**
@@ -311,7 +348,9 @@ enum xqkv_backend
    */
   XQKV_BACKEND_HOST = 1,
   /**
-   * One CUDA device. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   * One CUDA device. Its driver (libcuda.so.1, or the file that XQKV_CUDA_LIBRARY names) and
+   * cuBLASLt (libcublasLt.so.13 or .12, or XQKV_CUBLASLT_LIBRARY) are loaded when they are first
+   * asked for; a copy that the process already holds is used.
    */
   XQKV_BACKEND_CUDA = 2,
 };
@@ -472,7 +511,7 @@ enum xqkv_memory
    */
   XQKV_MEMORY_HOST = 0,
   /**
-   * The context's device's. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   * The context's device's; CUDA only. It must be written already: no stream is waited for.
    */
   XQKV_MEMORY_DEVICE = 1,
 };
@@ -497,8 +536,10 @@ enum xqkv_ownership
    */
   XQKV_OWNERSHIP_COPY = 0,
   /**
-   * Used in place for as long as the projection has it. Not in this version:
-   * XQKV_STATUS_NOT_SUPPORTED.
+   * CUDA weights in device memory, of the spec's dtype: used in place, so that the library takes
+   * no memory for them. They must stay until no version of the weights has them and the work
+   * launched with those is done. A fused weight is borrowed row block by row block: where V's
+   * rows follow K's, as in the engine's own fused QKV, both still run as one product.
    */
   XQKV_OWNERSHIP_BORROW = 1,
 };
@@ -609,6 +650,33 @@ typedef int32_t xqkv_kind;
 #endif // __cplusplus
 
 /**
+ * What a projection may or must do beyond its sums. Of no effect where a backend does so anyway.
+ */
+enum xqkv_projection_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * CUDA: f32 products may round their inputs to 10 bits of fraction (TF32). Otherwise f32 is
+   * exact f32.
+   */
+  XQKV_PROJECTION_FLAG_TENSOR_FLOAT = 1,
+  /**
+   * CUDA: a row's bits must not depend on how many rows come with it: no split sums, and one
+   * algorithm for each matrix. Costs speed at few rows.
+   */
+  XQKV_PROJECTION_FLAG_BATCH_INVARIANT = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_projection_flag xqkv_projection_flag;
+#else
+typedef int32_t xqkv_projection_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A communicator: this rank's seat among the ranks of one projection. Optional, since outputs
  * sharded by head need no collective. This version makes none; wherever one is asked for, NULL
  * is the only value.
@@ -620,13 +688,20 @@ typedef struct xqkv_comm xqkv_comm;
  * xqkv_context_create and unmade by xqkv_context_destroy.
  *
  * Any thread may use it, several at once. Projections keep what they need of it, so it may be
- * destroyed before them. Ranks of one process may share one.
+ * destroyed before them. Ranks of one process may share one. On CUDA the calling thread's current
+ * context is the same after every call as before it.
  */
 typedef struct xqkv_context xqkv_context;
 
 /**
- * A plan: everything slow done up front for one shape of call. This version makes none; wherever
- * one is asked for, NULL is the only value. On the host backend nothing slow is left to plan.
+ * Everything slow done up front for one shape of call: on CUDA algorithms chosen and descriptors
+ * made; on the host nothing slow is left, and a plan only holds calls to its shape. An opaque
+ * handle, made by xqkv_plan_create and unmade by xqkv_plan_destroy.
+ *
+ * Immutable: any number of threads and streams may use it at once. It serves its projection's
+ * calls with the same layer_count, dtypes, strides and sides (or one of its sides), any layer, and
+ * at most as many rows of each side. Weights may be committed meanwhile; only borrowing them from
+ * elsewhere makes it unusable (PLAN_MISMATCH).
  */
 typedef struct xqkv_plan xqkv_plan;
 
@@ -810,12 +885,15 @@ typedef void (*xqkv_log_callback)(int32_t level, const char *message, void *user
 
 /**
  * Gives memory of a device to the library: at least `bytes` bytes at a multiple of `alignment`,
- * ready for use on `stream`, or NULL. `user` is the pointer given beside the callback.
+ * ready for use on `stream`, or NULL. `user` is the pointer given beside the callback. It is
+ * called by the thread that commits, with the context current, and must not call the library.
  */
 typedef void *(*xqkv_allocate_callback)(int64_t bytes, int64_t alignment, void *stream, void *user);
 
 /**
- * Takes memory back that the allocate callback gave, once work on `stream` is done with it.
+ * Takes memory back that the allocate callback gave, once work on `stream` is done with it; the
+ * default stream (NULL) where no work is left. Called by the thread that reclaims, or that gives
+ * up the last handle, with the context current; it must not call the library.
  */
 typedef void (*xqkv_free_callback)(void *memory, int64_t bytes, void *stream, void *user);
 
@@ -921,13 +999,29 @@ typedef struct xqkv_context_info {
    */
   int32_t device;
   /**
-   * Host: threads that work on one call, the caller's included.
+   * Host: threads that work on one call, the caller's included. CUDA: 0.
    */
   int32_t thread_count;
   /**
-   * Host: an xqkv_instruction_set, never AUTO.
+   * Host: an xqkv_instruction_set, never AUTO. CUDA: 0.
    */
   int32_t instruction_set;
+  /**
+   * CUDA: ten times the major number and the minor one, such as 90. Host: 0.
+   */
+  int32_t compute_capability;
+  /**
+   * CUDA: multiprocessors of the device. Host: 0.
+   */
+  int32_t multiprocessor_count;
+  /**
+   * CUDA: as cuDriverGetVersion tells it, such as 13000. Host: 0.
+   */
+  int32_t driver_version;
+  /**
+   * CUDA: as cublasLtGetVersion tells it, such as 130401. Host: 0.
+   */
+  int64_t cublaslt_version;
 } xqkv_context_info;
 
 /**
@@ -1103,7 +1197,7 @@ typedef struct xqkv_forward {
   void *stream;
   /**
    * Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
-   * This version needs none.
+   * xqkv_plan_get_workspace tells how much is of use; NULL is none.
    */
   void *workspace;
   /**
@@ -1111,7 +1205,8 @@ typedef struct xqkv_forward {
    */
   int64_t workspace_bytes;
   /**
-   * A plan made for this shape of call. Not in this version: must be NULL.
+   * A plan made for this shape of call, or NULL: then one is looked up or made, which may lock
+   * and allocate, and on CUDA pointers and the stream are checked as well.
    */
   const struct xqkv_plan *plan;
   /**
@@ -1123,6 +1218,58 @@ typedef struct xqkv_forward {
    */
   void *signal_event;
 } xqkv_forward;
+
+/**
+ * How a plan is made. All zeros is the default.
+ */
+typedef struct xqkv_plan_options {
+  /**
+   * Set by xqkv_plan_options_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t flags;
+  /**
+   * Bytes that every `data` pointer of every call will be a multiple of: a power of two up to
+   * 256; 0 is 16, which is all that vector loads ask for. A smaller one is for rows that begin
+   * anywhere; a call that breaks the promise is PLAN_MISMATCH.
+   */
+  int64_t alignment_bytes;
+  /**
+   * CUDA: most workspace that calls will lend; 0 is what NVIDIA recommends for the device (32
+   * MiB on Hopper, 4 MiB before), -1 is none.
+   */
+  int64_t workspace_limit;
+} xqkv_plan_options;
+
+/**
+ * The workspace of a plan's calls.
+ */
+typedef struct xqkv_workspace {
+  /**
+   * Set by xqkv_workspace_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Bytes without which a call is WORKSPACE_TOO_SMALL. In this version always 0.
+   */
+  int64_t minimum_bytes;
+  /**
+   * Bytes with which calls are fastest; less is used as far as it goes. Never less for a plan of
+   * more rows.
+   */
+  int64_t recommended_bytes;
+  /**
+   * What its address must be a multiple of.
+   */
+  int64_t alignment_bytes;
+} xqkv_workspace;
 
 /**
  * What a rank holds of a spec. All zeros is the whole.
@@ -1175,7 +1322,7 @@ typedef struct xqkv_projection_options {
    */
   const struct xqkv_comm *comm;
   /**
-   * Must be 0.
+   * Values of xqkv_projection_flag, added up.
    */
   uint64_t flags;
 } xqkv_projection_options;
@@ -1253,7 +1400,7 @@ typedef struct xqkv_stats {
   int64_t padding_multiply_adds;
   /**
    * Matrix products that the work was given to the backend as: one for Q, one for K and one for
-   * V of each layer on the host.
+   * V of each layer on the host; calls of cublasLtMatmul on CUDA, as docs/matmuls.md has them.
    */
   int64_t matmuls;
   /**
@@ -1261,7 +1408,7 @@ typedef struct xqkv_stats {
    */
   int64_t weights_version;
   /**
-   * Plans that were made because none was given; on the host 0.
+   * Plans that were made because none was given, and no earlier call was like this one.
    */
   int64_t plans_made;
 } xqkv_stats;
@@ -1280,7 +1427,7 @@ typedef struct xqkv_tensor {
    */
   int32_t dtype;
   /**
-   * The first element. Read only during the call.
+   * The first element. Read only during the call, unless borrowed.
    */
   const void *data;
   /**
@@ -1429,6 +1576,29 @@ xqkv_status xqkv_context_get_info(const struct xqkv_context *context,
                                   struct xqkv_error *error);
 
 /**
+ * Frees device memory of weights that no projection has any more: those that a commit replaced,
+ * and those of destroyed projections. It cannot be freed right then, since work that was launched
+ * with it may still run, and graphs that captured it may be launched again; so it is retired, and
+ * goes
+ *
+ *     after the work that is now on `streams`, if there are any, or
+ *     at once with stream_count 0, which is the caller's word that no such work is left, or
+ *     with the context and the last projection made from it, which is the same word.
+ *
+ * Graphs that captured the old weights must be captured anew before. With one stream, the free
+ * callback is called with it at once; without callbacks this call records an event on each stream
+ * and never waits, so memory whose work is not done is freed by a later call. `waiting_bytes` may
+ * be NULL; it gets how much that is. Does nothing on the host. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, INVALID_ARGUMENT, DEVICE_REFUSED.
+ */
+xqkv_status xqkv_context_reclaim(const struct xqkv_context *context,
+                                 void *const *streams,
+                                 int64_t stream_count,
+                                 int64_t *waiting_bytes,
+                                 struct xqkv_error *error);
+
+/**
  * Bytes of one element of a dtype, or 0 if the number is not an xqkv_dtype. Any thread.
  */
 int64_t xqkv_dtype_bytes(int32_t dtype);
@@ -1445,6 +1615,57 @@ const char *xqkv_dtype_name(int32_t dtype);
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_forward_init(struct xqkv_forward *forward, size_t size);
+
+/**
+ * Fills the options with zeros. `size` is sizeof(xqkv_plan_options).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
+ */
+xqkv_status xqkv_plan_options_init(struct xqkv_plan_options *options, size_t size);
+
+/**
+ * Prepares the workspace's sizes to be filled in. `size` is sizeof(xqkv_workspace).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
+ */
+xqkv_status xqkv_workspace_init(struct xqkv_workspace *workspace, size_t size);
+
+/**
+ * Makes a plan for calls like `example`: its layer_count, the dtypes and strides of its inputs and
+ * views, and its row counts, which become the most that a call may have. Data pointers only tell
+ * which sides there are and how key and value lie to each other: both in one buffer, or value
+ * somewhere behind key, or before it. They are not read, and nothing is written. `options` may be
+ * NULL. Needs the weights of the example's layer to be loaded. `*plan` is written only on success,
+ * and is the caller's to destroy. Allocates and asks the device's libraries; not for a thread that
+ * must not wait. Launches nothing. Any thread.
+ *
+ * Returns: what xqkv_projection_forward refuses, and NULL_ARGUMENT, INVALID_ARGUMENT (options),
+ * MISALIGNED, NOT_SUPPORTED (no algorithm for such a call), DEVICE_REFUSED, TOO_MANY_HANDLES.
+ */
+xqkv_status xqkv_plan_create(const struct xqkv_projection *projection,
+                             const struct xqkv_forward *example,
+                             const struct xqkv_plan_options *options,
+                             struct xqkv_plan **plan,
+                             struct xqkv_error *error);
+
+/**
+ * Unmakes a plan: the handle is invalid from here on. Never waits; calls that run by it end as if
+ * nothing had happened, and graphs that captured them stay good. NULL does nothing. Any thread.
+ *
+ * Returns: INVALID_HANDLE.
+ */
+xqkv_status xqkv_plan_destroy(struct xqkv_plan *plan, struct xqkv_error *error);
+
+/**
+ * Tells what workspace the plan's calls take. `workspace` must have been initialised. Lend each
+ * call memory of the device's in `xqkv_forward.workspace`: one for each stream that runs at the
+ * same time, for as long as graphs live that captured it. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED, INVALID_HANDLE.
+ */
+xqkv_status xqkv_plan_get_workspace(const struct xqkv_plan *plan,
+                                    struct xqkv_workspace *workspace,
+                                    struct xqkv_error *error);
 
 /**
  * Fills the options with zeros. `size` is sizeof(xqkv_projection_options).
@@ -1522,11 +1743,21 @@ xqkv_status xqkv_projection_get_weights_version(const struct xqkv_projection *pr
  *     g * (sum |x||w| + |b|) * |scale|, and half a unit in the last place of its dtype
  *     g = n * 2^-24 / (1 - n * 2^-24), n = inner width + 2
  *
- * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Any thread.
+ * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+ *
+ * On CUDA the call puts its work on `stream` and returns; rows and views must stay until that work
+ * is done, and results are good behind it on the stream. Rows are of the weights' dtype, results
+ * of that dtype or f32; sums are in f32. A bias is scaled and rounded to the results' dtype when
+ * it is loaded, and each of these roundings adds half a unit in the last place of the bias to the
+ * bound. With a plan the call makes one call of cublasLtMatmul for each product (docs/matmuls.md),
+ * two driver calls to have the context current, and one more for each of wait_event and
+ * signal_event; it allocates, asks, waits for and locks nothing, so it may be captured in a graph.
+ * Then pointers are not checked: a wrong one fails as any kernel's would. Any thread.
  *
  * Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
- * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED.
+ * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
+ * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED.
  */
 xqkv_status xqkv_projection_forward(const struct xqkv_projection *projection,
                                     const struct xqkv_forward *forward,
@@ -1629,7 +1860,7 @@ xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
  * INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
- * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED.
+ * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
  */
 xqkv_status xqkv_update_put(struct xqkv_update *update,
                             int64_t layer,
@@ -1666,13 +1897,31 @@ xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
                                         struct xqkv_error *error);
 
 /**
+ * Tells how many bytes a commit of the update as it is would take from the backend's memory: on
+ * CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
+ * host the packed matrices and biases that are new. Weights that are borrowed take none. Takes
+ * nothing. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
+ */
+xqkv_status xqkv_update_get_commit_bytes(const struct xqkv_update *update,
+                                         int64_t *commit_bytes,
+                                         struct xqkv_error *error);
+
+/**
  * Makes the update the projection's weights, all at once: forwards that begin later run on them,
  * forwards that are running end on the old ones. Parts that it was not given stay as they are,
  * and it may leave parts missing. `weights_version` may be NULL; it gets the new version's number.
  * On success the handle is invalid; on failure the update is as it was, to be committed again or
- * abandoned. Packs the weights, so it takes a while; forwards go on meanwhile. Any thread.
+ * abandoned. Packs or uploads the weights, so it takes a while; forwards go on meanwhile.
  *
- * Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED.
+ * On CUDA a commit takes one new piece of device memory for all weights that are not borrowed, and
+ * copies on the device what it was not given; it waits for its own copies, so the new weights are
+ * good on any stream when it returns. The old piece is retired: see xqkv_context_reclaim. Any
+ * thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED,
+ * NOT_SUPPORTED, DEVICE_REFUSED.
  */
 xqkv_status xqkv_update_commit(struct xqkv_update *update,
                                int64_t *weights_version,

@@ -71,7 +71,9 @@ fn nothing_prints_exits_or_reads_the_environment() {
         "todo!",
     ];
     for source in sources::all() {
-        for banned in BANNED {
+        // The one place that asks, documented at xqkv_backend: which file a vendor's library is.
+        let may_ask = |banned: &str| banned == "env::var" && source.module == "library";
+        for banned in BANNED.into_iter().filter(|banned| !may_ask(banned)) {
             assert!(!source.code.contains(banned), "{} has {banned}", source.path);
         }
     }

@@ -76,8 +76,8 @@ pub type xqkv_allocate_callback = Option<
 >;
 
 /// Takes memory back that the allocate callback gave, once work on `stream` is done with it; the
-/// default stream (NULL) where no work is left. Called by the thread that reclaims, or that gives up
-/// the last handle, with the context current; it must not call the library.
+/// default stream (NULL) where no work is left. Called by the thread that reclaims, or that gives
+/// up the last handle, with the context current; it must not call the library.
 pub type xqkv_free_callback = Option<
     unsafe extern "C" fn(memory: *mut c_void, bytes: i64, stream: *mut c_void, user: *mut c_void),
 >;
@@ -261,8 +261,8 @@ pub unsafe extern "C" fn xqkv_context_get_info(
 ///
 /// Graphs that captured the old weights must be captured anew before. With one stream, the free
 /// callback is called with it at once; without callbacks this call records an event on each stream
-/// and never waits, so memory whose work is not done is freed by a later call. `waiting_bytes` may be
-/// NULL; it gets how much that is. Does nothing on the host. Any thread.
+/// and never waits, so memory whose work is not done is freed by a later call. `waiting_bytes` may
+/// be NULL; it gets how much that is. Does nothing on the host. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, INVALID_ARGUMENT, DEVICE_REFUSED.
 #[unsafe(no_mangle)]

@@ -15,10 +15,10 @@ use std::sync::Arc;
 /// made; on the host nothing slow is left, and a plan only holds calls to its shape. An opaque
 /// handle, made by xqkv_plan_create and unmade by xqkv_plan_destroy.
 ///
-/// Immutable: any number of threads and streams may use it at once. It serves its projection's calls
-/// with the same layer_count, dtypes, strides and sides (or one of its sides), any layer, and at most
-/// as many rows of each side. Weights may be committed meanwhile; only borrowing them from elsewhere
-/// makes it unusable (PLAN_MISMATCH).
+/// Immutable: any number of threads and streams may use it at once. It serves its projection's
+/// calls with the same layer_count, dtypes, strides and sides (or one of its sides), any layer, and
+/// at most as many rows of each side. Weights may be committed meanwhile; only borrowing them from
+/// elsewhere makes it unusable (PLAN_MISMATCH).
 pub struct xqkv_plan {
     _private: (),
 }
@@ -31,12 +31,12 @@ pub struct xqkv_plan_options {
     pub struct_size: u32,
     /// Must be 0.
     pub flags: u32,
-    /// Bytes that every `data` pointer of every call will be a multiple of: a power of two up to 256;
-    /// 0 is 16, which is all that vector loads ask for. A smaller one is for rows that begin
+    /// Bytes that every `data` pointer of every call will be a multiple of: a power of two up to
+    /// 256; 0 is 16, which is all that vector loads ask for. A smaller one is for rows that begin
     /// anywhere; a call that breaks the promise is PLAN_MISMATCH.
     pub alignment_bytes: i64,
-    /// CUDA: most workspace that calls will lend; 0 is what NVIDIA recommends for the device (32 MiB
-    /// on Hopper, 4 MiB before), -1 is none.
+    /// CUDA: most workspace that calls will lend; 0 is what NVIDIA recommends for the device (32
+    /// MiB on Hopper, 4 MiB before), -1 is none.
     pub workspace_limit: i64,
 }
 
@@ -133,9 +133,9 @@ pub unsafe extern "C" fn xqkv_plan_destroy(plan: *mut xqkv_plan, error: *mut xqk
     boundary::call(error, || handle::remove(plan))
 }
 
-/// Tells what workspace the plan's calls take. `workspace` must have been initialised. Lend each call
-/// memory of the device's in `xqkv_forward.workspace`: one for each stream that runs at the same time,
-/// for as long as graphs live that captured it. Any thread.
+/// Tells what workspace the plan's calls take. `workspace` must have been initialised. Lend each
+/// call memory of the device's in `xqkv_forward.workspace`: one for each stream that runs at the
+/// same time, for as long as graphs live that captured it. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED, INVALID_HANDLE.
 #[unsafe(no_mangle)]

@@ -59,8 +59,8 @@ pub enum ProjectionFlag {
 }
 
 named_enum!(ProjectionFlag {
-    TensorFloat => c"XQKV_PROJECTION_TENSOR_FLOAT",
-    BatchInvariant => c"XQKV_PROJECTION_BATCH_INVARIANT",
+    TensorFloat => c"XQKV_PROJECTION_FLAG_TENSOR_FLOAT",
+    BatchInvariant => c"XQKV_PROJECTION_FLAG_BATCH_INVARIANT",
 });
 
 /// What a rank holds of a spec. All zeros is the whole.
@@ -238,14 +238,14 @@ pub unsafe extern "C" fn xqkv_projection_get_weights_version(
 ///
 /// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
 ///
-/// On CUDA the call puts its work on `stream` and returns; rows and views must stay until that work is
-/// done, and results are good behind it on the stream. Rows are of the weights' dtype, results of that
-/// dtype or f32; sums are in f32. A bias is scaled and rounded to the results' dtype when it is loaded,
-/// and each of these roundings adds half a unit in the last place of the bias to the bound. With a plan
-/// the call makes one call of cublasLtMatmul for each product (docs/matmuls.md), two driver calls to
-/// have the context current, and one more for each of wait_event and signal_event; it allocates, asks,
-/// waits for and locks nothing, so it may be captured in a graph. Then pointers are not checked: a wrong
-/// one fails as any kernel's would. Any thread.
+/// On CUDA the call puts its work on `stream` and returns; rows and views must stay until that work
+/// is done, and results are good behind it on the stream. Rows are of the weights' dtype, results
+/// of that dtype or f32; sums are in f32. A bias is scaled and rounded to the results' dtype when
+/// it is loaded, and each of these roundings adds half a unit in the last place of the bias to the
+/// bound. With a plan the call makes one call of cublasLtMatmul for each product (docs/matmuls.md),
+/// two driver calls to have the context current, and one more for each of wait_event and
+/// signal_event; it allocates, asks, waits for and locks nothing, so it may be captured in a graph.
+/// Then pointers are not checked: a wrong one fails as any kernel's would. Any thread.
 ///
 /// Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,

@@ -86,8 +86,8 @@ pub enum Ownership {
     Copy = 0,
     /// CUDA weights in device memory, of the spec's dtype: used in place, so that the library takes
     /// no memory for them. They must stay until no version of the weights has them and the work
-    /// launched with those is done. A fused weight is borrowed row block by row block: where V's rows
-    /// follow K's, as in the engine's own fused QKV, both still run as one product.
+    /// launched with those is done. A fused weight is borrowed row block by row block: where V's
+    /// rows follow K's, as in the engine's own fused QKV, both still run as one product.
     Borrow = 1,
 }
 

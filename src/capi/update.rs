@@ -194,10 +194,10 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
     })
 }
 
-/// Tells how many bytes a commit of the update as it is would take from the backend's memory: on CUDA
-/// exactly what the allocate callback, or the driver, will be asked for in one piece; on the host the
-/// packed matrices and biases that are new. Weights that are borrowed take none. Takes nothing. Any
-/// thread.
+/// Tells how many bytes a commit of the update as it is would take from the backend's memory: on
+/// CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
+/// host the packed matrices and biases that are new. Weights that are borrowed take none. Takes
+/// nothing. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
 #[unsafe(no_mangle)]
@@ -224,10 +224,11 @@ pub unsafe extern "C" fn xqkv_update_get_commit_bytes(
 ///
 /// On CUDA a commit takes one new piece of device memory for all weights that are not borrowed, and
 /// copies on the device what it was not given; it waits for its own copies, so the new weights are
-/// good on any stream when it returns. The old piece is retired: see xqkv_context_reclaim. Any thread.
+/// good on any stream when it returns. The old piece is retired: see xqkv_context_reclaim. Any
+/// thread.
 ///
-/// Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED, NOT_SUPPORTED,
-/// DEVICE_REFUSED.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE, MISALIGNED, OUT_OF_MEMORY, HANDLE_POISONED,
+/// NOT_SUPPORTED, DEVICE_REFUSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_commit(
     update: *mut xqkv_update,
