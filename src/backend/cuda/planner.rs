@@ -158,7 +158,7 @@ impl Matmul {
 }
 
 fn common_alignment(most: usize, steps: impl Iterator<Item = i64>, dtype: Dtype) -> usize {
-    let bits = steps.fold(most, |bits, step| bits | step as usize * dtype.bytes());
+    let bits = steps.fold(most, |bits, step| bits | (step as usize * dtype.bytes()));
     1 << bits.trailing_zeros()
 }
 
