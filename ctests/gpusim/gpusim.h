@@ -54,7 +54,8 @@ void gpusim_clear_violations(void);
 
 /* What was made and not destroyed: "allocations" (pinned host memory as well), "bytes", "streams",
  * "events", "contexts" (retains of primary ones as well), "graphs" (instantiated ones as well),
- * "modules", "cublaslt" (handles). -1 for another word. */
+ * "modules", "cublaslt" (handles), "descriptors" (cuBLASLt's, those that its *Create functions
+ * made). -1 for another word. */
 int64_t gpusim_live(const char *kind);
 
 /* The most memory that was allocated on the device at any time. */

@@ -8,8 +8,17 @@ use std::io::Write;
 use std::sync::Once;
 
 /// The kinds that `live` counts.
-const KINDS: [&str; 8] =
-    ["allocations", "bytes", "streams", "events", "contexts", "graphs", "cublaslt", "modules"];
+const KINDS: [&str; 9] = [
+    "allocations",
+    "bytes",
+    "streams",
+    "events",
+    "contexts",
+    "graphs",
+    "modules",
+    "cublaslt",
+    "descriptors",
+];
 
 /// How many things of the kind live: made by the caller and not destroyed.
 pub fn live(machine: &Machine, kind: &str) -> Option<i64> {
@@ -25,6 +34,7 @@ pub fn live(machine: &Machine, kind: &str) -> Option<i64> {
         "contexts" => machine.contexts.len() - primaries.count() + retains as usize,
         "graphs" => machine.graphs.len() + machine.execs.len(),
         "modules" => machine.modules.len(),
+        "descriptors" => crate::cublaslt::descriptor::live(),
         "cublaslt" => return Some(machine.cublaslt_handles),
         _ => return None,
     };

@@ -1,5 +1,6 @@
 //! Descriptors: the attributes have the ids, sizes and defaults that the real library answers
 //! without a driver, and descriptors are plain bytes.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
 
 mod cublaslt;
 
@@ -112,7 +113,7 @@ fn kinds() -> [(Set, Get, &'static [Row]); 3] {
 
 #[test]
 fn attributes_have_the_real_librarys_defaults() {
-    let _turn = turn();
+    let _sim = sim();
     let descriptors = made();
     for (descriptor, (_, get, rows)) in descriptors.into_iter().zip(kinds()) {
         for (id, bytes, initial) in rows {
@@ -129,7 +130,7 @@ fn attributes_have_the_real_librarys_defaults() {
 
 #[test]
 fn only_an_attributes_own_size_sets_or_gets_it() {
-    let _turn = turn();
+    let _sim = sim();
     let descriptors = made();
     for (descriptor, (set, get, rows)) in descriptors.into_iter().zip(kinds()) {
         for id in -1..64 {
@@ -149,7 +150,7 @@ fn only_an_attributes_own_size_sets_or_gets_it() {
 
 #[test]
 fn values_are_not_looked_at_when_they_are_set() {
-    let _turn = turn();
+    let _sim = sim();
     let descriptors = made();
     for (descriptor, (set, get, rows)) in descriptors.into_iter().zip(kinds()) {
         for (id, bytes, _) in rows {
@@ -165,7 +166,7 @@ fn values_are_not_looked_at_when_they_are_set() {
 
 #[test]
 fn nulls_are_invalid_and_destroying_null_is_nothing() {
-    let _turn = turn();
+    let _sim = sim();
     let descriptors = made();
     let value = 0u64;
     for (descriptor, (set, get, rows)) in descriptors.into_iter().zip(kinds()) {
@@ -182,7 +183,7 @@ fn nulls_are_invalid_and_destroying_null_is_nothing() {
 
 #[test]
 fn init_refuses_too_little_room_and_writes_no_more_than_it_has() {
-    let _turn = turn();
+    let _sim = sim();
     let mut memory = [0xEEu8; 256];
     let to = memory.as_mut_ptr().cast();
     let init = |bytes| unsafe { cublasLtMatrixLayoutInit_internal(to, bytes, 0, 3, 4, 3) };
@@ -196,7 +197,7 @@ fn init_refuses_too_little_room_and_writes_no_more_than_it_has() {
 
 #[test]
 fn an_older_headers_layout_lacks_the_newer_attributes() {
-    let _turn = turn();
+    let _sim = sim();
     let mut words = [0u64; 32];
     let (to, value) = (words.as_mut_ptr().cast(), 0u64);
     assert_eq!(unsafe { cublasLtMatrixLayoutInit_internal(to, 64, 0, 3, 4, 3) }, 0);
@@ -207,7 +208,7 @@ fn an_older_headers_layout_lacks_the_newer_attributes() {
 
 #[test]
 fn copies_of_a_descriptors_bytes_are_descriptors() {
-    let _turn = turn();
+    let _sim = sim();
     let original = Descriptors::projection(BF16, 8, 4, 16);
     let mut copy = original;
     set_layout(&mut copy.b, 2, &17u64);
@@ -216,8 +217,19 @@ fn copies_of_a_descriptors_bytes_are_descriptors() {
 }
 
 #[test]
+fn created_descriptors_are_counted_until_they_are_destroyed() {
+    let _sim = sim();
+    let live = || unsafe { gpusim::control::gpusim_live(c"descriptors".as_ptr()) };
+    let before = live();
+    let descriptors = made();
+    assert_eq!(live(), before + 3);
+    destroy(descriptors);
+    assert_eq!(live(), before);
+}
+
+#[test]
 fn a_destroyed_descriptor_is_found_when_it_is_used() {
-    let _turn = turn();
+    let _sim = sim();
     let descriptors = made();
     destroy(descriptors);
     let (set, _, _) = kinds()[0];

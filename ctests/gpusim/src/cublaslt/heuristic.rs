@@ -74,7 +74,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
     returned: *mut c_int,
 ) -> c_int {
     answer("cublasLtMatmulAlgoGetHeuristic", || {
-        handle::context(handle)?;
+        handle::device(handle)?;
         if requested <= 0 || results.is_null() || returned.is_null() {
             return Err(INVALID_VALUE);
         }
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoCheck(
         }
         // SAFETY: the caller's 64 bytes.
         let algorithm = unsafe { Algorithm::read(algorithm)? };
-        handle::context(handle)?;
+        handle::device(handle)?;
         algorithm.check(&problem)?;
         let found = HeuristicResult::of(&algorithm, &problem);
         // SAFETY: not NULL; the algorithm in the result is never updated.
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoInit(
     algorithm: *mut [u64; 8],
 ) -> c_int {
     answer("cublasLtMatmulAlgoInit", || {
-        handle::context(handle)?;
+        handle::device(handle)?;
         let known = FAMILIES.iter().any(|family| family.id == id);
         if algorithm.is_null() || !known {
             return Err(INVALID_VALUE);
@@ -199,7 +199,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetIds(
     returned: *mut c_int,
 ) -> c_int {
     answer("cublasLtMatmulAlgoGetIds", || {
-        handle::context(handle)?;
+        handle::device(handle)?;
         if requested <= 0 || ids.is_null() || returned.is_null() {
             return Err(INVALID_VALUE);
         }

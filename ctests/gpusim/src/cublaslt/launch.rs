@@ -8,7 +8,7 @@ use super::overlap;
 use super::preference::Preference;
 use super::problem::{PointerMode, Problem};
 use super::status::{EXECUTION_FAILED, INTERNAL_ERROR, INVALID_VALUE, NOT_SUPPORTED, answer};
-use crate::machine::{Op, current_context, enqueue};
+use crate::machine::{Memory, Op, enqueue};
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn cublasLtMatmul(
     stream: *mut c_void,
 ) -> c_int {
     answer(NAME, || {
-        check_context(handle)?;
+        check_device(handle)?;
         let layouts = [a_layout, b_layout, c_layout, d_layout];
         // SAFETY: the caller's descriptors, as the header asks.
         let problem = unsafe { Problem::read(operation, layouts)? };
@@ -55,11 +55,13 @@ pub unsafe extern "C" fn cublasLtMatmul(
     })
 }
 
-fn check_context(handle: *const c_void) -> Result<(), c_int> {
-    let context = handle::context(handle)?;
-    match current_context() == Some(context) {
-        true => Ok(()),
-        false => Err(INTERNAL_ERROR),
+fn check_device(handle: *const c_void) -> Result<(), c_int> {
+    let device = handle::device(handle)?;
+    match handle::current_device() {
+        Some(current) if current == device => Ok(()),
+        Some(_) => Err(INTERNAL_ERROR),
+        // No context, or one that an earlier error has ended.
+        None => Err(EXECUTION_FAILED),
     }
 }
 
@@ -118,7 +120,7 @@ fn check_workspace(launch: &Launch, given: u64) -> Result<(), c_int> {
 }
 
 fn start(launch: Launch, stream: *mut c_void) -> Result<(), c_int> {
-    let run = Arc::new(move |memory: &crate::machine::Memory| launch.run(memory));
+    let run = Arc::new(move |memory: &Memory| launch.run(memory));
     let op = Op {
         matmuls: 1,
         multiply_adds: launch.problem.multiply_adds(),

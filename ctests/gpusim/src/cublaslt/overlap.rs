@@ -3,6 +3,7 @@
 
 use super::kernel::Launch;
 use crate::machine::{Access, violate};
+use crate::race::overlap;
 
 /// Notes what is wrong with where the product writes.
 pub fn check(launch: &Launch) {
@@ -18,11 +19,6 @@ pub fn check(launch: &Launch) {
             violate(format!("cublasLtMatmul: D at {d:#x} overlaps its own operand at {other:#x}"));
         }
     }
-}
-
-fn overlap(left: &Access, right: &Access) -> bool {
-    let (left, right) = (left.span(), right.span());
-    left.0 < right.1 && right.0 < left.1
 }
 
 /// Whether some byte is touched by two runs.

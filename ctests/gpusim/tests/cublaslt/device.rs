@@ -1,43 +1,29 @@
-//! The simulated device's memory, written and read by the test past the driver.
+//! Device memory as numbers of a format.
 
-use gpusim::machine::lock;
-use gpusim::memory::Place;
+use super::support::{alloc, ok, read};
+use gpusim::driver::{context::cuCtxSynchronize, copy::cuMemcpyHtoD_v2};
 use gpusim::reference::Format;
-use std::slice;
-
-pub fn make_context_current() {}
-
-/// Runs what was launched.
-pub fn synchronize() {}
-
-pub fn allocate(bytes: usize) -> u64 {
-    lock().memory.allocate(Place::Device, bytes as u64, 1, 0).expect("memory")
-}
 
 pub fn upload(format: Format, values: &[f32]) -> u64 {
-    let size = format.bytes() as usize;
-    let address = allocate(values.len() * size);
-    fill(format, address, values);
+    let address = alloc(values.len() * format.bytes() as usize);
+    write(format, address, values);
     address
 }
 
-pub fn fill(format: Format, address: u64, values: &[f32]) {
+/// Writes the values; whatever is launched afterwards comes behind them.
+pub fn write(format: Format, address: u64, values: &[f32]) {
     let size = format.bytes() as usize;
-    let machine = lock();
-    let contents = machine.memory.bytes(address, (values.len() * size) as u64).expect("bytes");
-    // SAFETY: that many bytes are there, and no op runs.
-    let bytes = unsafe { slice::from_raw_parts_mut(contents, values.len() * size) };
+    let mut bytes = vec![0; values.len() * size];
     for (target, value) in bytes.chunks_exact_mut(size).zip(values) {
         format.store(*value, target);
     }
+    ok(unsafe { cuMemcpyHtoD_v2(address, bytes.as_ptr(), bytes.len()) });
+    ok(unsafe { cuCtxSynchronize() });
 }
 
+/// The values once all work is over.
 pub fn download(format: Format, address: u64, count: usize) -> Vec<f32> {
-    synchronize();
     let size = format.bytes() as usize;
-    let machine = lock();
-    let contents = machine.memory.bytes(address, (count * size) as u64).expect("bytes");
-    // SAFETY: that many bytes are there, and no op runs.
-    let bytes = unsafe { slice::from_raw_parts(contents, count * size) };
+    let bytes = read(address, count * size);
     bytes.chunks_exact(size).map(|one| format.load(one)).collect()
 }

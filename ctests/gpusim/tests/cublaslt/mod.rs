@@ -1,6 +1,7 @@
 //! What the cuBLASLt tests share: a product as a value, its descriptors, device memory, and its
 //! result in f64.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all pass pointers to their own values")]
+#![allow(dead_code, unused_imports, reason = "no test file uses all of it")]
 
 use gpusim::cublaslt::handle::*;
 use gpusim::cublaslt::heuristic::*;
@@ -11,10 +12,13 @@ use gpusim::cublaslt::preference::*;
 use gpusim::reference::Format;
 use std::ffi::{c_int, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::{Mutex, MutexGuard};
+
+#[path = "../support/mod.rs"]
+pub mod support;
 
 pub mod device;
 pub use device::*;
+pub use support::sim;
 
 pub const F32: c_int = 0;
 pub const F16: c_int = 2;
@@ -28,15 +32,6 @@ pub type Words = [u64; 32];
 
 pub fn pointer(words: &Words) -> *const c_void {
     words.as_ptr().cast()
-}
-
-/// The one machine is the process's: tests take turns, and begin without violations.
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    make_context_current();
-    gpusim::violation::clear();
-    turn
 }
 
 pub fn handle() -> *mut c_void {
@@ -173,20 +168,9 @@ impl Descriptors {
         let mut results: Vec<HeuristicResult> = vec![unsafe { std::mem::zeroed() }; requested];
         let [operation, a, b, c, d] = self.pointers();
         let (mut returned, count, to) = (-1, requested as c_int, results.as_mut_ptr());
-        let wanted = pointer(preference);
+        let (wanted, out) = (pointer(preference), &raw mut returned);
         let status = unsafe {
-            cublasLtMatmulAlgoGetHeuristic(
-                handle,
-                operation,
-                a,
-                b,
-                c,
-                d,
-                wanted,
-                count,
-                to,
-                &mut returned,
-            )
+            cublasLtMatmulAlgoGetHeuristic(handle, operation, a, b, c, d, wanted, count, to, out)
         };
         results.truncate(returned.max(0) as usize);
         (status, results)
@@ -210,6 +194,7 @@ pub struct Arguments {
     pub algorithm: Option<[u64; 8]>,
     pub workspace: u64,
     pub workspace_bytes: usize,
+    pub stream: u64,
 }
 
 impl Arguments {
@@ -237,7 +222,7 @@ impl Arguments {
                 algorithm,
                 workspace,
                 bytes,
-                null_mut(),
+                at(self.stream),
             )
         }
     }
