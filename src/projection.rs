@@ -220,7 +220,7 @@ impl Projection {
             return Ok((plan, 0));
         }
         let alignment = call.common_alignment();
-        let options = PlanOptions { workspace_limit: None, alignment };
+        let options = PlanOptions { workspace_limit: None, alignment, is_timed: false };
         let plan = Arc::new(self.make_plan(call, job, &options)?);
         if plans.len() == MOST_PLANS {
             plans.remove(0);

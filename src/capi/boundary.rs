@@ -20,8 +20,8 @@ pub(super) fn call(error: *mut xqkv_error, body: impl FnOnce() -> Result<(), Err
     outcome.map_or_else(|error| error.status, |()| Status::Ok)
 }
 
-/// Runs the body of a forward, which with a plan touches no state of its thread. It gives its log to
-/// the place that it gets.
+/// Runs the body of a forward, which with a plan touches no state of its thread. It gives its log
+/// to the place that it gets.
 pub(super) fn forward(
     error: *mut xqkv_error,
     body: impl FnOnce(&mut Option<Log>) -> Result<(), Error>,
