@@ -2,7 +2,7 @@
 //! current meanwhile. Nothing is allocated, asked, waited for or locked.
 
 use super::context::Context;
-use super::cublaslt::Descriptor;
+use super::cublaslt::{Layout, Operation};
 use super::driver::Handle;
 use super::plan::{Choice, Prepared, SidePlan};
 use super::planner::{Matmul, Start};
@@ -33,9 +33,10 @@ pub(super) struct Places {
 /// One matmul with everything about this call filled in but its starts.
 pub(super) struct Filled<'a> {
     pub(super) prepared: &'a Prepared,
-    pub(super) rows: Descriptor,
-    pub(super) view: Descriptor,
-    pub(super) operation: Descriptor,
+    pub(super) rows: Layout,
+    pub(super) view: Layout,
+    /// A copy where this call's biases are set in it.
+    pub(super) operation: Option<Operation>,
     pub(super) row_count: usize,
     pub(super) bias: Option<Bias>,
 }
@@ -81,6 +82,7 @@ impl<'a> Launch<'a> {
     }
 
     /// A matmul with this call's rows, distance of the pair, and biases.
+    #[inline(always)]
     fn fill<'b>(&self, side: &Side<'_>, prepared: &'b Prepared) -> Result<Filled<'b>, Error> {
         let cublaslt = self.context.cublaslt;
         let row_count = side.rows.count() as usize;
@@ -97,7 +99,8 @@ impl<'a> Launch<'a> {
         }
         let stack = self.stack(side);
         let bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
-        Ok(Filled { prepared, rows, view, operation: prepared.operation, row_count, bias })
+        let operation = bias.map(|_| prepared.operation);
+        Ok(Filled { prepared, rows, view, operation, row_count, bias })
     }
 
     fn places(&self, side: &Side<'_>, matmul: &Matmul, start: &Start) -> Result<Places, Error> {
@@ -159,13 +162,13 @@ impl<'a> Launch<'a> {
 impl Filled<'_> {
     /// Sets where the bias of one start lies.
     fn place_bias(&mut self, launch: &Launch<'_>, start: &Start) -> Result<(), Error> {
-        let Some(bias) = self.bias else {
+        let (Some(bias), Some(operation)) = (self.bias, &mut self.operation) else {
             return Ok(());
         };
         let elements = launch.job.layer as i64 * bias.layer_stride + start.bias;
         let address = bias.address + elements as usize * self.prepared.matmul.dtype.bytes();
         let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-        launch.context.cublaslt.set_operation(&mut self.operation, pointer, address)
+        launch.context.cublaslt.set_operation(operation, pointer, address)
     }
 
     /// Puts the matmul on a stream.
@@ -190,7 +193,7 @@ impl Filled<'_> {
         let status = unsafe {
             (cublaslt.functions.matmul)(
                 context.cublaslt_handle,
-                &self.operation,
+                self.operation.as_ref().unwrap_or(&prepared.operation),
                 from_ref(&alpha).cast(),
                 places.weights as *const c_void,
                 &prepared.weights,

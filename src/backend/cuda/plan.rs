@@ -1,7 +1,7 @@
 //! Plans: for each matmul its descriptors, and for each number of rows the algorithm that cuBLASLt
 //! chooses. Everything is bytes of our own, so a plan holds nothing of the driver's.
 
-use super::cublaslt::{Algorithm, Candidate, CublasLt, Descriptor};
+use super::cublaslt::{Algorithm, Candidate, CublasLt, Layout, Operation, Preference};
 use super::memory::Heap;
 use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
 use super::timing::Timer;
@@ -28,10 +28,10 @@ pub(super) struct SidePlan {
 /// are set on copies of them for each call.
 pub(super) struct Prepared {
     pub(super) matmul: Matmul,
-    pub(super) operation: Descriptor,
-    pub(super) weights: Descriptor,
-    pub(super) rows: Descriptor,
-    pub(super) view: Descriptor,
+    pub(super) operation: Operation,
+    pub(super) weights: Layout,
+    pub(super) rows: Layout,
+    pub(super) view: Layout,
     /// The most rows that each serves, ascending.
     buckets: Vec<Bucket>,
 }
@@ -66,9 +66,8 @@ impl DevicePlan {
     /// Refuses a job whose weights or views lie otherwise than the plan's.
     pub(super) fn ensure_suits(&self, number: usize, given: &SideShape) -> Result<(), Error> {
         let planned = self.sides[number].as_ref().ok_or_else(|| mismatch("the side"))?;
-        let same_relation = SideShape { relation: planned.shape.relation, ..*given };
         ensure!(
-            same_relation.same_layout(&planned.shape),
+            given.same_layout(&planned.shape),
             PlanMismatch,
             "the weights lie otherwise than when the plan was made, since others were borrowed; \
              make the plan anew"
@@ -246,7 +245,7 @@ impl Planner<'_> {
         job: &Job<'_>,
         matmul: &Matmul,
         workspace_limit: usize,
-    ) -> Result<Descriptor, Error> {
+    ) -> Result<Preference, Error> {
         use sys::cublasLtMatmulPreferenceAttributes_t as preference;
         let cublaslt = self.heap.context.cublaslt;
         let mut made = cublaslt.preference()?;
@@ -290,11 +289,12 @@ impl Prepared {
     }
 
     /// Copies of B's and D's layouts for so many rows.
+    #[inline(always)]
     pub(super) fn sized(
         &self,
         cublaslt: &CublasLt,
         row_count: usize,
-    ) -> Result<(Descriptor, Descriptor), Error> {
+    ) -> Result<(Layout, Layout), Error> {
         let columns = sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS;
         let (mut rows, mut view) = (self.rows, self.view);
         cublaslt.set_layout(&mut rows, columns, row_count as u64)?;
@@ -324,7 +324,7 @@ fn nothing_found(prepared: &Prepared, job: &Job<'_>, rows: usize) -> Error {
     Error::new(Status::NotSupported, message)
 }
 
-fn operation(cublaslt: &CublasLt, matmul: &Matmul, job: &Job<'_>) -> Result<Descriptor, Error> {
+fn operation(cublaslt: &CublasLt, matmul: &Matmul, job: &Job<'_>) -> Result<Operation, Error> {
     use sys::cublasLtMatmulDescAttributes_t as attribute;
     let allows_tensor_float = job.form.numerics.tensor_float && job.form.dtype == Dtype::F32;
     let mut made = cublaslt.operation(allows_tensor_float)?;
@@ -349,7 +349,7 @@ fn weight_layout(
     matmul: &Matmul,
     dtype: Dtype,
     inputs: usize,
-) -> Result<Descriptor, Error> {
+) -> Result<Layout, Error> {
     let layout = cublaslt.layout(dtype, inputs, matmul.outputs, matmul.weight_row_stride)?;
     batched(cublaslt, layout, matmul, matmul.batch.map_or(0, |axis| axis.weight))
 }
@@ -360,13 +360,13 @@ fn row_layout(
     dtype: Dtype,
     shape: &SideShape,
     rows: usize,
-) -> Result<Descriptor, Error> {
+) -> Result<Layout, Error> {
     // Of a single row the stride may be anything, and a leading dimension may not.
     let stride = shape.row_stride.max(shape.inputs as i64);
     batched(cublaslt, cublaslt.layout(dtype, shape.inputs, rows, stride)?, matmul, 0)
 }
 
-fn view_layout(cublaslt: &CublasLt, matmul: &Matmul, rows: usize) -> Result<Descriptor, Error> {
+fn view_layout(cublaslt: &CublasLt, matmul: &Matmul, rows: usize) -> Result<Layout, Error> {
     let stride = matmul.view_row_stride.max(matmul.outputs as i64);
     let layout = cublaslt.layout(matmul.dtype, matmul.outputs, rows, stride)?;
     batched(cublaslt, layout, matmul, matmul.batch.map_or(0, |axis| axis.view))
@@ -374,10 +374,10 @@ fn view_layout(cublaslt: &CublasLt, matmul: &Matmul, rows: usize) -> Result<Desc
 
 fn batched(
     cublaslt: &CublasLt,
-    mut layout: Descriptor,
+    mut layout: Layout,
     matmul: &Matmul,
     step: i64,
-) -> Result<Descriptor, Error> {
+) -> Result<Layout, Error> {
     use sys::cublasLtMatrixLayoutAttribute_t as attribute;
     if matmul.batch.is_some() {
         let count = matmul.batch_count() as i32;
