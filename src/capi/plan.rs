@@ -27,10 +27,10 @@ pub struct xqkv_plan {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlanFlag {
-    /// CUDA: run the algorithms that cuBLASLt offers, each a few times, and take the fastest instead
-    /// of its first choice. Takes scratch memory from the context's allocator for inputs, results and
-    /// workspace, launches on a stream of the library's own and waits for it; not while a capture is
-    /// going on in the calling thread.
+    /// CUDA: run the algorithms that cuBLASLt offers, each a few times, and take the fastest
+    /// instead of its first choice. Takes scratch memory from the context's allocator for inputs,
+    /// results and workspace, launches on a stream of the library's own and waits for it; not while
+    /// a capture is going on in the calling thread.
     Timed = 1,
 }
 

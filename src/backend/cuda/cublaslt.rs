@@ -3,7 +3,8 @@
 //! A descriptor is made once, in memory of ours, by the `_internal` functions that its header's
 //! inline ones call. It holds no pointer into itself, so a copy of its bytes is a descriptor as
 //! well: a forward copies a plan's onto its stack, and sets there what differs between calls. The
-//! libraries of 12.1, 12.8 and 13.10 take these sizes for every kind, and leave what they do not use.
+//! libraries of 12.1, 12.8 and 13.10 take these sizes for every kind, and leave what they do not
+//! use.
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
