@@ -32,12 +32,44 @@ fn run(mut command: Command, name: &str) -> Result<(), String> {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     let is_silent = out.is_empty() && err.is_empty();
     let report = || format!("{name}: {}\n{out}{err}", output.status);
-    (output.status.success() && is_silent).then_some(()).ok_or_else(report)
+    (output.status.success() && is_silent).then_some(()).ok_or_else(report)?;
+    check_report(&command.get_program().to_string_lossy())
 }
 
 #[test]
 fn every_program_passes_with_the_shared_library() {
     run_all(Library::Shared, "shared", |program| Command::new(program));
+}
+
+#[test]
+fn every_program_passes_on_the_simulated_gpu() {
+    let simulator = compile::simulator();
+    run_all(Library::Shared, "gpusim", |program| {
+        let mut command = Command::new(program);
+        command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", &simulator);
+        command.env("XQKV_CUBLASLT_LIBRARY", &simulator).env("GPUSIM_REPORT", report_of(program));
+        command
+    });
+}
+
+/// Where the simulator tells what a program did.
+fn report_of(program: &Path) -> std::path::PathBuf {
+    program.with_extension("report")
+}
+
+/// Nothing that real hardware would corrupt or crash on, and nothing left behind.
+fn check_report(program: &str) -> Result<(), String> {
+    let path = std::path::PathBuf::from(program).with_extension("report");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return Ok(());
+    };
+    let _ = std::fs::remove_file(path);
+    let is_clean = |line: &str| {
+        let live = line.split("\"live\":{").nth(1).unwrap_or("1");
+        line.contains("\"violations\":[]") && !live.contains(|byte| ('1'..='9').contains(&byte))
+    };
+    let bad: Vec<&str> = text.lines().filter(|line| !is_clean(line)).collect();
+    if bad.is_empty() { Ok(()) } else { Err(format!("{program}: {}", bad.join("\n"))) }
 }
 
 #[test]

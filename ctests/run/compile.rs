@@ -82,8 +82,18 @@ pub fn program(name: &str, library: Library, flags: &[&str]) -> PathBuf {
         }
         Library::Static => command.arg(library_folder().join("libxqkv.a")).args(["-ldl"]),
     };
-    succeed(command.args(["-lpthread", "-lm"]));
+    succeed(command.args(["-lpthread", "-lm", "-ldl"]));
     program
+}
+
+/// The simulated GPU's shared object, built where this test was.
+pub fn simulator() -> PathBuf {
+    let target = folder().parent().expect("the target folder").to_owned();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", "gpusim", "--target-dir"]).arg(&target);
+    succeed(command.current_dir(env!("CARGO_MANIFEST_DIR")));
+    target.join("debug/libgpusim.so")
 }
 
 /// Compiles the two users of the header and links them together.
