@@ -26,7 +26,9 @@ macro_rules! function {
     ($library:expr, $name:literal) => {
         // SAFETY: the header has the function under this name with the arguments of its use.
         unsafe {
-            std::mem::transmute($library.symbol($name).map_err(|error| error.message).unwrap())
+            std::mem::transmute::<*mut std::ffi::c_void, _>(
+                $library.symbol($name).map_err(|error| error.message).unwrap(),
+            )
         }
     };
 }
