@@ -1,5 +1,8 @@
 //! The simulated GPU for a test of this process: built, chosen, and with memory for one call.
 
+// The types are at the places that the functions go to.
+#![allow(clippy::missing_transmute_annotations)]
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::process::Command;
