@@ -79,6 +79,50 @@ fn every_family_passes_on_the_simulated_gpu() {
     }
 }
 
+/// A driver that has only what it needs to be asked for its version.
+fn half_a_driver(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("half.c"), folder.join("libhalf.so"));
+    std::fs::write(&source, "int cuInit(unsigned flags) { return (int)flags; }").unwrap();
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    assert!(command.status().unwrap().success());
+    library
+}
+
+#[test]
+fn what_cuda_lacks_is_told() {
+    let (simulator, folder) = (simulator(), tempfile::tempdir().unwrap());
+    let (half, nowhere) = (half_a_driver(folder.path()), folder.path().join("nowhere.so"));
+    for (driver, cublaslt, variable, value, status, word) in [
+        (&nowhere, &simulator, "", "", "LIBRARY_MISSING", "XQKV_CUDA_LIBRARY"),
+        (&simulator, &nowhere, "", "", "LIBRARY_MISSING", "XQKV_CUBLASLT_LIBRARY"),
+        (&half, &simulator, "", "", "LIBRARY_UNSUITABLE", "has no cuDriverGetVersion"),
+        (&simulator, &half, "", "", "LIBRARY_UNSUITABLE", "has no cublasLtCreate"),
+        (&simulator, &simulator, "GPUSIM_DRIVER_VERSION", "11080", "LIBRARY_UNSUITABLE", "11080"),
+        (
+            &simulator,
+            &simulator,
+            "GPUSIM_CUBLASLT_VERSION",
+            "111103",
+            "LIBRARY_UNSUITABLE",
+            "111103",
+        ),
+        (&simulator, &simulator, "GPUSIM_DEVICES", "0", "NO_DEVICE", "CUDA_ERROR_NO_DEVICE"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+        command.current_dir(root()).args(["verify", "tests/data/t5", "--backend", "cuda"]);
+        command.env("XQKV_CUDA_LIBRARY", driver).env("XQKV_CUBLASLT_LIBRARY", cublaslt);
+        if !variable.is_empty() {
+            command.env(variable, value);
+        }
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(status) && told.contains(word), "{status}, {word}: {told}");
+    }
+}
+
 #[test]
 fn every_family_passes_on_any_number_of_ranks() {
     for (folder, family, query_heads, key_value_heads, _) in CHECKPOINTS {

@@ -103,6 +103,11 @@ def test_arrays_of_both_protocols_are_read_and_written_where_they_are(device, pr
     assert result.multiply_adds == 3 * ROWS * WIDTH * WIDTH and encoder.asked == 1
 
 
+def test_the_automatic_backend_is_cuda_where_a_device_answers(device):
+    with xqkv.Context(backend=xqkv.Backend.AUTO) as context:
+        assert context.backend == xqkv.Backend.CUDA and context.reclaim() == 0
+
+
 def test_strides_in_bytes_and_a_plan(device, projection):
     wide = np.full((ROWS, 2 * WIDTH), np.nan, np.float32)
     wide[:, :WIDTH] = ROWS_IN
