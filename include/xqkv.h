@@ -677,6 +677,30 @@ typedef int32_t xqkv_projection_flag;
 #endif // __cplusplus
 
 /**
+ * How a plan chooses.
+ */
+enum xqkv_plan_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * CUDA: run the algorithms that cuBLASLt offers, each a few times, and take the fastest
+   * instead of its first choice. Takes scratch memory from the context's allocator for inputs,
+   * results and workspace, launches on a stream of the library's own and waits for it; not while
+   * a capture is going on in the calling thread.
+   */
+  XQKV_PLAN_FLAG_TIMED = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_plan_flag xqkv_plan_flag;
+#else
+typedef int32_t xqkv_plan_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A communicator: this rank's seat among the ranks of one projection. Optional, since outputs
  * sharded by head need no collective. This version makes none; wherever one is asked for, NULL
  * is the only value.
@@ -1228,7 +1252,7 @@ typedef struct xqkv_plan_options {
    */
   uint32_t struct_size;
   /**
-   * Must be 0.
+   * Values of xqkv_plan_flag.
    */
   uint32_t flags;
   /**
@@ -1637,7 +1661,7 @@ xqkv_status xqkv_workspace_init(struct xqkv_workspace *workspace, size_t size);
  * somewhere behind key, or before it. They are not read, and nothing is written. `options` may be
  * NULL. Needs the weights of the example's layer to be loaded. `*plan` is written only on success,
  * and is the caller's to destroy. Allocates and asks the device's libraries; not for a thread that
- * must not wait. Launches nothing. Any thread.
+ * must not wait. Launches nothing, unless timed. Any thread.
  *
  * Returns: what xqkv_projection_forward refuses, and NULL_ARGUMENT, INVALID_ARGUMENT (options),
  * MISALIGNED, NOT_SUPPORTED (no algorithm for such a call), DEVICE_REFUSED, TOO_MANY_HANDLES.

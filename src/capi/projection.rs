@@ -258,9 +258,9 @@ pub unsafe extern "C" fn xqkv_projection_forward(
     stats: *mut xqkv_stats,
     error: *mut xqkv_error,
 ) -> Status {
-    boundary::call(error, || {
+    boundary::forward(error, |log| {
         let held = handle::get(projection)?;
-        boundary::report_to(&held.log);
+        *log = Some(held.log.clone());
         // SAFETY: NULL or a struct that begins with its size.
         let forward = unsafe { plain::read(forward, "forward") }?;
         if !stats.is_null() {

@@ -1,5 +1,8 @@
 //! The simulated GPU for a test of this process: built, chosen, and with memory for one call.
 
+// The types are at the places that the functions go to.
+#![allow(clippy::missing_transmute_annotations)]
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::process::Command;
@@ -26,7 +29,9 @@ macro_rules! function {
     ($library:expr, $name:literal) => {
         // SAFETY: the header has the function under this name with the arguments of its use.
         unsafe {
-            std::mem::transmute($library.symbol($name).map_err(|error| error.message).unwrap())
+            std::mem::transmute::<*mut std::ffi::c_void, _>(
+                $library.symbol($name).map_err(|error| error.message).unwrap(),
+            )
         }
     };
 }

@@ -3,6 +3,7 @@
 mod bindings;
 mod demo;
 mod nvidia;
+mod overhead;
 mod python;
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../../src/bin/xqkv/reference.rs"]
@@ -38,6 +39,8 @@ enum Command {
     /// Holds the simulated GPU against NVIDIA's headers and cuBLASLt, which are large, and so not
     /// part of test
     Nvidia,
+    /// Measures the library's own time for a planned forward, over vendor libraries that do nothing
+    Overhead,
     /// Writes include/xqkv.h anew from src/capi
     Header {
         /// Only check that it is current
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Test => steps::run(),
         Command::Torch => bindings::torch(),
         Command::Nvidia => nvidia::run(),
+        Command::Overhead => overhead::run(),
         Command::Header { check } => header(check),
     };
     outcome.map_or_else(

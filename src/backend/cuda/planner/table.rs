@@ -105,8 +105,8 @@ impl Row {
 }
 
 /// Places of K and V in one buffer, from axes such as `[T, 2, H, d]`: layers L, rows T, heads H,
-/// lanes d, padded lanes p, K and V 2, Q with K and V 3. Without 2 or 3 each has its own part of the
-/// buffer.
+/// lanes d, padded lanes p, K and V 2, Q with K and V 3. Without 2 or 3 each has its own part of
+/// the buffer.
 pub fn places(axes: &str, is_value_first: bool, extents: &Extents) -> [Place; 2] {
     let (mut places, mut sizes, mut is_joint) = ([Place::default(); 2], [1; 2], false);
     for axis in axes.trim_matches(['[', ']']).split(", ").collect::<Vec<_>>().into_iter().rev() {
