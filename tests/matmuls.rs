@@ -83,17 +83,14 @@ impl Case<'_> {
         ok(|error| unsafe { xqkv_update_begin(self.projection, &mut update, error) });
         let zeros = vec![0u8; (HEADS * 16 * INPUTS) as usize * 4];
         for layer in 0..self.row.layers {
-            let mut place = self.layer(layer);
             for (number, (part, outputs)) in self.parts().into_iter().enumerate() {
                 let mut weight = tensor(zeros.as_ptr() as usize, Dtype::Bf16, outputs, INPUTS);
                 if self.row.weights != Weights::Ours {
-                    weight.data = place as *const _;
+                    weight.data = self.lent(layer, number) as *const _;
                     weight.memory = Memory::Device as i32;
                     weight.ownership = Ownership::Borrow as i32;
                 }
                 put(update, layer, part, KindChoice::Weight, &weight);
-                place += (outputs * INPUTS * 2) as usize;
-                place += if self.row.weights == Weights::Apart { 64 } else { 0 };
                 if self.row.bias[number] {
                     let bias = tensor(zeros.as_ptr() as usize, Dtype::F32, outputs, 1);
                     put(update, layer, part, KindChoice::Bias, &bias);
@@ -104,10 +101,20 @@ impl Case<'_> {
         ok(|error| unsafe { xqkv_update_commit(update, null_mut(), error) });
     }
 
-    /// Where an engine's weights of a layer begin: layers at uneven distances.
-    fn layer(&self, layer: i64) -> usize {
-        let size = (HEADS * 24 * INPUTS * 2 + 64) as usize;
-        self.device.weights + layer as usize * size + (layer * layer) as usize * 16
+    /// Where an engine has a matrix of its own.
+    fn lent(&self, layer: i64, part: usize) -> usize {
+        let sizes = self.parts().into_iter().map(|(_, outputs)| outputs * INPUTS * 2);
+        let sizes: Vec<i64> = sizes.collect();
+        let before: i64 = sizes[..part].iter().sum();
+        let stacked = sizes.iter().sum::<i64>() + 64;
+        let gap = 64 * part as i64;
+        let bytes = match self.row.weights {
+            Weights::Ours => unreachable!("a matrix of the engine's"),
+            Weights::Stacked => layer * (stacked + layer * 16) + before,
+            Weights::Apart => layer * (stacked + layer * 16) + before + gap,
+            Weights::Even => layer * sizes[part] + before * self.row.layers + gap,
+        };
+        self.device.weights + bytes as usize
     }
 
     fn views(&self) -> [xqkv_view; 2] {

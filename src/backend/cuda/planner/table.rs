@@ -33,6 +33,8 @@ pub enum Weights {
     Stacked,
     /// Borrowed, each matrix anywhere.
     Apart,
+    /// Borrowed, each part's layers one behind the other.
+    Even,
 }
 
 /// One row of the table.
@@ -71,6 +73,7 @@ fn row(line: &str) -> Option<Row> {
                 ("ours", Weights::Ours),
                 ("lent, stacked", Weights::Stacked),
                 ("lent, apart", Weights::Apart),
+                ("lent, even", Weights::Even),
             ],
         )?,
         calls: calls.parse().ok()?,

@@ -44,7 +44,7 @@ impl Kind {
             row_stride: INPUTS,
             layers: extents.layers as usize,
             parts: [Some(parts[0]), (!self.is_query).then_some(parts[1])],
-            is_stacked: !self.is_query && self.weights != Weights::Apart,
+            is_stacked: !self.is_query && matches!(self.weights, Weights::Ours | Weights::Stacked),
             relation: if is_behind { Relation::Behind(distance) } else { Relation::Apart },
         };
         Scene { side, extents, places, weights }
@@ -54,12 +54,17 @@ impl Kind {
         self.extents.heads * self.extents.widths[part]
     }
 
-    /// V's rows behind K's unless they are apart; layers at one stride only if they are ours.
+    /// V's rows behind K's in each layer, or matrices that have nothing to do with each other.
     fn weight_places(&self, part: usize) -> Vec<i64> {
-        let layer_size = (self.outputs(0) + self.outputs(1)) * INPUTS + 32;
-        let uneven = |layer: i64| if self.weights == Weights::Ours { 0 } else { layer * layer * 3 };
-        let second = self.outputs(0) * INPUTS + i64::from(self.weights == Weights::Apart) * 7;
-        let begin = |layer: i64| layer * layer_size + uneven(layer) + part as i64 * second;
+        let sizes = [0, 1].map(|part| self.outputs(part) * INPUTS);
+        let before = if part == 1 { sizes[0] } else { 0 };
+        let stacked = sizes[0] + sizes[1] + 32;
+        let begin = |layer: i64| match self.weights {
+            Weights::Ours => layer * stacked + before,
+            Weights::Stacked => layer * (stacked + layer * 3) + before,
+            Weights::Apart => layer * (stacked + layer * 3) + before + part as i64 * 7,
+            Weights::Even => layer * sizes[part] + part as i64 * 1_000_000,
+        };
         (0..self.extents.layers).map(begin).collect()
     }
 
@@ -105,6 +110,43 @@ fn the_table_has_the_planner_s_calls_and_batches() {
         for matmul in matmuls {
             assert_eq!(matmul.batch_count(), row.batch, "batch of {row:?}");
         }
+    }
+}
+
+/// A row of the tables of calls in docs/waves.md, and its number of launches.
+fn modelled(line: &str) -> Option<(Kind, usize)> {
+    let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+    let number = |place: usize| cells.get(place)?.parse::<i64>().ok();
+    let is_query = match *cells.get(2)? {
+        "Q" => true,
+        "K and V" => false,
+        _ => return None,
+    };
+    let [layers, heads, rows, outputs, launches] = [3, 4, 5, 6, 7].map(number);
+    let width = outputs? / heads? / if is_query { 1 } else { 2 };
+    let has_bias = cells[0].starts_with("whisper");
+    let kind = Kind {
+        axes: if is_query { "[T, H, d]" } else { "[L, T, 2, H, d]" },
+        is_value_first: false,
+        is_query,
+        extents: Extents { layers: layers?, rows: rows?, heads: heads?, widths: [width; 2] },
+        weights: Weights::Ours,
+        bias: [has_bias && is_query, has_bias],
+        scales_differ: false,
+        dtypes_differ: false,
+    };
+    Some((kind, launches? as usize))
+}
+
+#[test]
+fn the_wave_model_s_launches_are_the_planner_s() {
+    let document = include_str!("../../../../docs/waves.md");
+    let rows: Vec<_> = document.lines().filter_map(modelled).collect();
+    assert!(rows.len() >= 54, "only {} rows were read", rows.len());
+    for (kind, launches) in rows {
+        let matmuls = matmuls(&kind.scene().side);
+        let calls: usize = matmuls.iter().map(|matmul| matmul.starts.len()).sum();
+        assert_eq!(calls, launches, "{kind:?}");
     }
 }
 
@@ -205,7 +247,7 @@ const VIEWS: [(&str, bool); 12] = [
 /// Every kind of these views and extents.
 fn kinds(axes: &'static str, is_value_first: bool, extents: Extents) -> Vec<Kind> {
     let mut kinds = Vec::new();
-    for weights in [Weights::Ours, Weights::Stacked, Weights::Apart] {
+    for weights in [Weights::Ours, Weights::Stacked, Weights::Apart, Weights::Even] {
         for bias in [[false, false], [true, false], [false, true], [true, true]] {
             for (scales_differ, is_query) in [(false, false), (true, false), (false, true)] {
                 let dtypes_differ = false;
