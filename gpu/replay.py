@@ -40,6 +40,8 @@ class Driver:
         """New memory with these bytes."""
         address = self.made("cuMemAlloc_v2", ctypes.c_size_t(max(len(contents), 1)))
         self.call("cuMemcpyHtoD_v2", address, contents, ctypes.c_size_t(len(contents)))
+        # The copy may outlast its call, and streams that are non-blocking would not wait for it.
+        self.call("cuCtxSynchronize")
         return address
 
     def close(self, memory: list[ctypes.c_uint64]) -> None:
