@@ -32,13 +32,13 @@ def measure(contenders: dict, rounds: int = ROUNDS) -> dict[str, list[float]]:
     return samples
 
 
-def report(samples: dict[str, list[float]], floor: float, calls: int) -> dict:
-    """Per call, since a sample is a round of several: medians, how xqkv compares, and the share of the floor reached."""
-    per_call = {name: [seconds / calls for seconds in values] for name, values in samples.items()}
-    made = {name: sampling.summary(values) for name, values in per_call.items()}
+def report(samples: dict[str, list[float]], floor: float, layers: int) -> dict:
+    """Per layer, since a sample is a round of several: medians, how xqkv compares, and the share of the floor reached."""
+    per_layer = {name: [seconds / layers for seconds in values] for name, values in samples.items()}
+    made = {name: sampling.summary(values) for name, values in per_layer.items()}
     for name, found in made.items():
         found["floor_share"] = floor / found["median"]
-        found["xqkv_speedup"] = sampling.speedup(per_call["xqkv"], per_call[name])
+        found["xqkv_speedup"] = sampling.speedup(per_layer["xqkv"], per_layer[name])
     return made
 
 
@@ -53,18 +53,19 @@ def cases(cell: Cell) -> list[dict]:
 def run_case(workbench, case: dict, rates: dict) -> dict:
     """One case, or why there is no figure of it: the others are measured all the same."""
     named = {"model": workbench.cell.model.name, "ranks": workbench.cell.ranks, **case}
-    try:
-        contenders, calls = workbench.contenders(**case)
-    except Exception as reason:
-        return {**named, "error": f"{type(reason).__name__}: {reason}"}
     rows = case["decoder_rows"], case["encoder_rows"]
     work, moved = workbench.cell.multiply_adds(*rows), workbench.cell.necessary_bytes(*rows)
     floor = floor_seconds(work, moved, rates["multiply_adds_per_second"], rates["copy_bytes_per_second"])
-    return {**named, "floor_seconds": floor, "calls": calls, "seconds": report(measure(contenders), floor, calls)}
+    try:
+        contenders, layers = workbench.contenders(**case)
+        samples = measure(contenders)
+    except Exception as reason:
+        return {**named, "error": f"{type(reason).__name__}: {reason}"}
+    return {**named, "floor_seconds": floor, "layers": layers, "seconds": report(samples, floor, layers)}
 
 
 def show(result: dict) -> None:
-    """One line: microseconds a call, and the speedup with its interval."""
+    """One line: microseconds a layer, and the speedup with its interval."""
     shape = "{model} ranks {ranks} decoder {decoder_rows} encoder {encoder_rows}".format(**result)
     if "error" in result:
         print(f"{shape}: {result['error']}")

@@ -147,7 +147,7 @@ class Workbench:
         return self._weights
 
     def contenders(self, decoder_rows: int, encoder_rows: int, fill: bool) -> tuple[dict[str, Replay], int]:
-        """Graphs of all, and how many calls one is of."""
+        """Graphs of all, and how many layers one is of."""
         width = self.cell.model.width
         decoder, encoder = (torch.randn(rows, width, device="cuda", dtype=DTYPE) for rows in (decoder_rows, encoder_rows))
         one = Call(self, decoder, encoder, self.sets if fill else 1)

@@ -6,6 +6,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import bench
 import find_libraries
 import record
 import sampling
@@ -66,6 +67,45 @@ class Shapes(unittest.TestCase):
     def test_the_floor_is_the_slower_of_arithmetic_and_memory(self):
         self.assertEqual(shapes.floor_seconds(10, 3, 5.0, 1.0), 3.0)
         self.assertEqual(shapes.floor_seconds(10, 1, 5.0, 1.0), 2.0)
+
+
+class Replays:
+    """A contender whose replays take this long."""
+
+    def __init__(self, seconds: float):
+        self.seconds = lambda: seconds
+
+
+class Workbench:
+    """Two layers; with `broken` its contenders cannot be made."""
+
+    def __init__(self, broken: bool = False):
+        self.cell, self.broken = Cell(WHISPER, 1), broken
+
+    def contenders(self, **_: object) -> tuple[dict, int]:
+        if self.broken:
+            raise RuntimeError("no memory")
+        return {"xqkv": Replays(2.0), "workaround": Replays(6.0)}, 2
+
+
+class Cases(unittest.TestCase):
+    CASE = {"decoder_rows": 4, "encoder_rows": 0, "fill": False}
+    RATES = {"multiply_adds_per_second": 1280 * 1280 * 8.0, "copy_bytes_per_second": 1e30}
+
+    def test_a_case_is_told_per_layer_beside_the_floor(self):
+        with mock.patch.object(bench, "ROUNDS", 5):
+            seconds = bench.run_case(Workbench(), self.CASE, self.RATES)["seconds"]
+        self.assertEqual((seconds["xqkv"]["median"], seconds["workaround"]["median"]), (1.0, 3.0))
+        self.assertEqual(seconds["workaround"]["xqkv_speedup"]["median"], 3.0)
+        self.assertEqual(seconds["xqkv"]["floor_share"], 0.5)
+
+    def test_a_case_that_cannot_run_says_why(self):
+        self.assertEqual(bench.run_case(Workbench(broken=True), self.CASE, self.RATES)["error"], "RuntimeError: no memory")
+
+    def test_every_cell_has_decodes_prompts_and_fills(self):
+        shapes_of = [(case["decoder_rows"], case["encoder_rows"]) for case in bench.cases(Cell(MLLAMA, 8))]
+        expected = [(rows, 0) for rows in shapes.DECODE_ROWS] + [(4, 1601), (4, 6404), (0, 1601), (0, 6404)]
+        self.assertEqual(shapes_of, expected)
 
 
 class Libraries(unittest.TestCase):
