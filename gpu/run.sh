@@ -40,7 +40,8 @@ step() { # name, most seconds, command...
 libraries() {
     if [ "$simulate" = yes ]; then
         export XQKV_CUDA_LIBRARY="$PWD/lib/libgpusim.so" XQKV_CUBLASLT_LIBRARY="$PWD/lib/libgpusim.so"
-        export GPUSIM_REPORT="$record/gpusim.jsonl"
+        # Speed is not what it shows, so the suite does less of the same.
+        export GPUSIM_REPORT="$record/gpusim.jsonl" XQKV_TEST_IS_SLOW=1
         : >"$GPUSIM_REPORT"
     else
         eval "$(python3 find_libraries.py)"
@@ -78,13 +79,12 @@ sanitizer() {
     done
 }
 
-simulated_violations() { # any report with one, or with something left alive
-    ! grep -Evq '"violations":\[\],"live":\{("[^"]*":0,?)*\}' "$GPUSIM_REPORT"
+simulated_violations() { # there are reports, and none has one, or something left alive
+    [ -s "$GPUSIM_REPORT" ] && ! grep -Evq '"violations":\[\],"live":\{("[^"]*":0,?)*\}' "$GPUSIM_REPORT"
 }
 
 libraries
-step info 20 bin/xqkv info
-step "xqkv info finds the GPU" 20 bash -c 'bin/xqkv info | grep -q "CUDA backend *device"'
+step info 20 bash -c 'bin/xqkv info | tee /dev/stderr | grep -q "CUDA backend *device"'
 verify
 step "1000 replays" 60 python3 replay.py
 c_suite
