@@ -6,9 +6,10 @@ cd "$(dirname "$0")"
 simulate=no
 [ "${1:-}" = --simulate ] && simulate=yes
 record=${OUT:-$PWD/record}
-budget_seconds=${XQKV_BUNDLE_SECONDS:-530}
+budget_seconds=${XQKV_BUNDLE_SECONDS:-520}
 mkdir -p "$record/logs"
 : >"$record/steps.tsv"
+PATH="$PATH:/usr/local/cuda/bin"
 export LD_LIBRARY_PATH="$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export XQKV_LIBRARY_PATH="$PWD/lib/libxqkv.so" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 

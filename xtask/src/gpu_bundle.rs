@@ -14,9 +14,7 @@ const FLAGS: [&str; 7] =
 
 /// Packs the bundle anew, and says how large it is.
 pub fn run() -> Result<(), String> {
-    let bundle = pack()?;
-    println!("{}: {:.1} MB", bundle.display(), bytes_of(&bundle)? as f64 / 1e6);
-    Ok(())
+    pack().map(drop)
 }
 
 /// Packs it, holds its size against the limit, and runs it on the simulated GPU.
@@ -39,7 +37,10 @@ fn pack() -> Result<PathBuf, String> {
         copy_all(&root().join(fixture), &bundle.join("fixtures").join(name), |_| true)?;
     }
     match bytes_of(&bundle)? {
-        0..MOST_BYTES => Ok(bundle),
+        bytes @ 0..MOST_BYTES => {
+            println!("{}: {:.1} MB", bundle.display(), bytes as f64 / 1e6);
+            Ok(bundle)
+        }
         bytes => Err(format!("the bundle has {bytes} bytes, and {MOST_BYTES} is the limit")),
     }
 }
