@@ -685,10 +685,10 @@ enum xqkv_plan_flag
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * CUDA: run the algorithms that cuBLASLt offers, each a few times, and take the fastest instead
-   * of its first choice. Takes scratch memory from the context's allocator for inputs, results and
-   * workspace, launches on a stream of the library's own and waits for it; not while a capture is
-   * going on in the calling thread.
+   * CUDA: run the algorithms that cuBLASLt offers, each a few times, and take the fastest
+   * instead of its first choice. Takes scratch memory from the context's allocator for inputs,
+   * results and workspace, launches on a stream of the library's own and waits for it; not while
+   * a capture is going on in the calling thread.
    */
   XQKV_PLAN_FLAG_TIMED = 1,
 };

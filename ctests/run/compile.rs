@@ -71,7 +71,7 @@ pub fn soname_link() -> PathBuf {
 pub fn program(name: &str, library: Library, flags: &[&str]) -> PathBuf {
     let kind = if library == Library::Shared { "shared" } else { "static" };
     let thread = format!("{:?}", std::thread::current().id()).replace(['(', ')'], "");
-    let program = folder().join(format!("{name}_{kind}_{thread}"));
+    let program = folder().join(format!("{}_{kind}_{thread}", name.replace('/', "_")));
     let mut command = Command::new(tool("CC", "cc").expect("a C compiler"));
     command.args(["-std=gnu11", "-g", "-O1"]).args(WARNINGS).args(flags).arg("-I").arg(include());
     command.arg(sources().join(format!("{name}.c"))).arg("-o").arg(&program);

@@ -260,21 +260,20 @@ fn with_axes(
     }
 }
 
-/// Axes with those joined that continue each other: heads of V behind those of K, say.
+/// Axes with those joined that continue each other, whichever lie between: heads of V behind those
+/// of K, say.
 fn merged(axes: impl IntoIterator<Item = Axis>, has_bias: bool) -> Vec<Axis> {
     let mut merged: Vec<Axis> = Vec::new();
     for inner in axes {
         let length = inner.count as i64;
-        match merged.last_mut() {
-            Some(outer)
-                if outer.weight == inner.weight.wrapping_mul(length)
-                    && outer.view == inner.view.wrapping_mul(length)
-                    && (!has_bias || outer.bias == inner.bias * length) =>
-            {
-                let count = outer.count * inner.count;
-                *outer = Axis { count, ..inner };
-            }
-            _ => merged.push(inner),
+        let continues = |outer: &&mut Axis| {
+            outer.weight == inner.weight.wrapping_mul(length)
+                && outer.view == inner.view.wrapping_mul(length)
+                && (!has_bias || outer.bias == inner.bias * length)
+        };
+        match merged.iter_mut().find(continues) {
+            Some(outer) => *outer = Axis { count: outer.count * inner.count, ..inner },
+            None => merged.push(inner),
         }
     }
     merged
@@ -357,3 +356,6 @@ impl PartShape {
         if self.is_run() { self.outputs() } else { self.width }
     }
 }
+
+#[cfg(test)]
+mod tests;
