@@ -2,6 +2,7 @@
 
 mod bindings;
 mod demo;
+mod gpu_bundle;
 mod nvidia;
 mod overhead;
 mod python;
@@ -41,6 +42,12 @@ enum Command {
     Nvidia,
     /// Measures the library's own time for a planned forward, over vendor libraries that do nothing
     Overhead,
+    /// Packs gpu/bundle for a machine with a GPU
+    GpuBundle {
+        /// Also run it on the simulated GPU
+        #[arg(long)]
+        check: bool,
+    },
     /// Writes include/xqkv.h anew from src/capi
     Header {
         /// Only check that it is current
@@ -56,6 +63,8 @@ fn main() -> ExitCode {
         Command::Torch => bindings::torch(),
         Command::Nvidia => nvidia::run(),
         Command::Overhead => overhead::run(),
+        Command::GpuBundle { check } if check => gpu_bundle::check(),
+        Command::GpuBundle { .. } => gpu_bundle::run(),
         Command::Header { check } => header(check),
     };
     outcome.map_or_else(
