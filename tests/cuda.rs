@@ -41,3 +41,13 @@ fn planned_calls_do_what_they_say_and_nothing_else() {
 fn planned_calls_are_captured_and_replayed() {
     passes("capture");
 }
+
+#[test]
+fn work_is_ordered_by_events_and_the_callers_context_stays() {
+    passes("streams");
+}
+
+#[test]
+fn weights_take_what_was_told_and_go_when_nobody_reads_them() {
+    passes("weights");
+}
