@@ -38,6 +38,11 @@ fn planned_calls_do_what_they_say_and_nothing_else() {
 }
 
 #[test]
+fn batch_invariant_rows_have_the_same_bits_in_every_batch() {
+    passes("numerics");
+}
+
+#[test]
 fn planned_calls_are_captured_and_replayed() {
     passes("capture");
 }
