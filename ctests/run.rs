@@ -51,19 +51,6 @@ fn every_program_passes_on_the_simulated_gpu() {
     run_all(Library::Shared, "gpusim", |program| on_simulator(program, &simulator));
 }
 
-#[test]
-fn what_only_cuda_has_passes_on_the_simulated_gpu() {
-    let simulator = compile::simulator();
-    let programs = ["capture", "stream", "weights"].map(|name| format!("cuda/{name}"));
-    run_these(&programs, Library::Shared, "cuda", |program| on_simulator(program, &simulator));
-    // What a refused call loses stays lost, so this one counts for itself.
-    run_these(&["cuda/fault".to_owned()], Library::Shared, "cuda", |program| {
-        let mut command = on_simulator(program, &simulator);
-        command.env_remove("GPUSIM_REPORT");
-        command
-    });
-}
-
 fn on_simulator(program: &Path, simulator: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", simulator);
