@@ -62,15 +62,12 @@ fn copy_libraries(bundle: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The C suite, and what of it is for CUDA only.
+/// The C suite. The programs of ctests/cuda stay at home: they ask the simulator what was called.
 fn compile_tests(bundle: &Path) -> Result<(), String> {
     let folder = bundle.join("ctests");
     create(&folder)?;
     for source in c_sources("ctests", "test_")? {
         compile(&source, &folder.join(stem(&source)), bundle)?;
-    }
-    for source in c_sources("ctests/cuda", "")? {
-        compile(&source, &folder.join(format!("cuda_{}", stem(&source))), bundle)?;
     }
     Ok(())
 }
