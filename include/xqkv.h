@@ -664,7 +664,8 @@ enum xqkv_projection_flag
   XQKV_PROJECTION_FLAG_TENSOR_FLOAT = 1,
   /**
    * CUDA: a row's bits must not depend on how many rows come with it: no split sums, and one
-   * algorithm for each matrix. Costs speed at few rows.
+   * algorithm for each matrix, chosen alike whatever the rows, for calls whose memory is laid
+   * out and aligned alike. Costs speed. Not yet confirmed on a real GPU.
    */
   XQKV_PROJECTION_FLAG_BATCH_INVARIANT = 2,
 };

@@ -54,7 +54,8 @@ pub enum ProjectionFlag {
     /// exact f32.
     TensorFloat = 1,
     /// CUDA: a row's bits must not depend on how many rows come with it: no split sums, and one
-    /// algorithm for each matrix. Costs speed at few rows.
+    /// algorithm for each matrix, chosen alike whatever the rows, for calls whose memory is laid
+    /// out and aligned alike. Costs speed. Not yet confirmed on a real GPU.
     BatchInvariant = 2,
 }
 

@@ -55,6 +55,10 @@ pub(super) struct Choice {
 /// Candidates that cuBLASLt is asked for.
 const CANDIDATES: usize = 8;
 
+/// Rows that an algorithm is chosen for where bits must not depend on the rows: always the same, so
+/// that plans for different numbers of rows choose alike.
+const INVARIANT_ROWS: usize = 64;
+
 /// What plans of a context are made with.
 pub(super) struct Planner<'a> {
     pub(super) heap: &'a Arc<Heap>,
@@ -184,9 +188,10 @@ impl Planner<'_> {
         workspace_limit: usize,
     ) -> Result<Vec<Choice>, Error> {
         let (fewest, most) = (row_counts.start, row_counts.end - 1);
+        let asked = if job.form.numerics.batch_invariant { INVARIANT_ROWS } else { most };
         let (cublaslt, handle) = (self.heap.context.cublaslt, self.heap.context.cublaslt_handle);
         let preference = self.preference(job, &prepared.matmul, workspace_limit)?;
-        let (rows, view) = prepared.sized(cublaslt, most)?;
+        let (rows, view) = prepared.sized(cublaslt, asked)?;
         let (mut found, mut count) = ([Candidate::NONE; CANDIDATES], 0);
         let Prepared { operation, weights, .. } = prepared;
         // SAFETY: initialised descriptors, and room for as many candidates as are asked for.
@@ -212,7 +217,7 @@ impl Planner<'_> {
         let fits = |candidate: &&Candidate| {
             candidate.status == 0
                 && candidate.workspace_bytes <= workspace_limit
-                && self.runs_with(prepared, fewest, candidate)
+                && [fewest, most].iter().all(|&rows| self.runs_with(prepared, rows, candidate))
         };
         let choices: Vec<Choice> = offered.iter().filter(fits).map(Choice::of).collect();
         if choices.is_empty() { Err(nothing_found(prepared, job, most)) } else { Ok(choices) }
