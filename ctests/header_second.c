@@ -77,7 +77,11 @@ static int use_context_info(void) {
         + (sizeof plain.backend == 0)
         + (sizeof plain.device == 0)
         + (sizeof plain.thread_count == 0)
-        + (sizeof plain.instruction_set == 0);
+        + (sizeof plain.instruction_set == 0)
+        + (sizeof plain.compute_capability == 0)
+        + (sizeof plain.multiprocessor_count == 0)
+        + (sizeof plain.driver_version == 0)
+        + (sizeof plain.cublaslt_version == 0);
 }
 
 static int use_input(void) {
@@ -129,6 +133,27 @@ static int use_forward(void) {
         + (sizeof plain.plan == 0)
         + (sizeof plain.wait_event == 0)
         + (sizeof plain.signal_event == 0);
+}
+
+static int use_plan_options(void) {
+    xqkv_plan_options plain;
+    if (xqkv_plan_options_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.flags == 0)
+        + (sizeof plain.alignment_bytes == 0)
+        + (sizeof plain.workspace_limit == 0);
+}
+
+static int use_workspace(void) {
+    xqkv_workspace plain;
+    if (xqkv_workspace_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.reserved == 0)
+        + (sizeof plain.minimum_bytes == 0)
+        + (sizeof plain.recommended_bytes == 0)
+        + (sizeof plain.alignment_bytes == 0);
 }
 
 static int use_projection_options(void) {
@@ -211,6 +236,8 @@ int header_second(void) {
     bad += use_input();
     bad += use_view();
     bad += use_forward();
+    bad += use_plan_options();
+    bad += use_workspace();
     bad += use_projection_options();
     bad += use_shard();
     bad += use_stats();
@@ -231,10 +258,17 @@ int header_second(void) {
     bad += XQKV_STATUS_LAYER_OUT_OF_RANGE != 113;
     bad += XQKV_STATUS_DUPLICATE_PART != 114;
     bad += XQKV_STATUS_BUFFER_TOO_SMALL != 115;
+    bad += XQKV_STATUS_WRONG_MEMORY != 116;
     bad += XQKV_STATUS_NOT_READY != 201;
     bad += XQKV_STATUS_WORKSPACE_TOO_SMALL != 202;
     bad += XQKV_STATUS_HANDLE_POISONED != 203;
+    bad += XQKV_STATUS_PLAN_NEEDED != 204;
+    bad += XQKV_STATUS_PLAN_MISMATCH != 205;
     bad += XQKV_STATUS_NOT_SUPPORTED != 301;
+    bad += XQKV_STATUS_LIBRARY_MISSING != 302;
+    bad += XQKV_STATUS_LIBRARY_UNSUITABLE != 303;
+    bad += XQKV_STATUS_NO_DEVICE != 304;
+    bad += XQKV_STATUS_DEVICE_REFUSED != 305;
     bad += XQKV_STATUS_OUT_OF_MEMORY != 401;
     bad += XQKV_STATUS_THREAD_FAILED != 402;
     bad += XQKV_STATUS_TOO_MANY_HANDLES != 403;
@@ -244,6 +278,7 @@ int header_second(void) {
     bad += XQKV_STATUS_CHECKPOINT_UNKNOWN_FAMILY != 504;
     bad += XQKV_STATUS_CHECKPOINT_MISSING_TENSOR != 505;
     bad += XQKV_STATUS_CHECKPOINT_MISMATCH != 506;
+    bad += XQKV_STATUS_DEVICE_FAILED != 601;
     bad += XQKV_STATUS_PANIC != 901;
     bad += XQKV_EFFECT_NONE != 1;
     bad += XQKV_EFFECT_OUTPUTS_UNDEFINED != 2;
@@ -286,5 +321,7 @@ int header_second(void) {
     bad += XQKV_KIND_WEIGHT != 1;
     bad += XQKV_KIND_BIAS != 2;
     bad += XQKV_KIND_NORM != 3;
+    bad += XQKV_PROJECTION_FLAG_TENSOR_FLOAT != 1;
+    bad += XQKV_PROJECTION_FLAG_BATCH_INVARIANT != 2;
     return bad;
 }

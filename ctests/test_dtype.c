@@ -47,7 +47,7 @@ static void check_mix(const xqkv_projection *projection, const int *dtypes) {
     call.decoder.data = decoder, call.decoder.dtype = dtypes[0];
     call.encoder.data = encoder, call.encoder.dtype = dtypes[1];
     call.query.dtype = dtypes[2], call.key.dtype = dtypes[3], call.value.dtype = dtypes[4];
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_OK(test_forward(projection, &call, NULL, &error));
     for (int part = QUERY; part <= VALUE; part++) CHECK(part_is_right(&out, part, ROWS, dtypes[2 + part]));
 }
 

@@ -7,7 +7,7 @@ static xqkv_stats counted(const xqkv_projection *projection, int decoder_rows, i
     xqkv_forward call = test_call(&out, decoder_rows, encoder_rows);
     CHECK_OK(xqkv_stats_init(&stats, sizeof stats));
     call.layer_count = layers;
-    CHECK_OK(xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK_OK(test_forward(projection, &call, &stats, &error));
     CHECK(stats.struct_size == sizeof stats && stats.plans_made == 0 && stats.weights_version == 1);
     return stats;
 }
@@ -36,7 +36,7 @@ static void bad_stats_are_refused_before_anything_runs(const xqkv_projection *pr
     CHECK(xqkv_stats_init(NULL, sizeof stats) == XQKV_STATUS_NULL_ARGUMENT);
     memset(&stats, 0x5a, sizeof stats);
     const xqkv_stats before = stats;
-    CHECK_SIZES(xqkv_stats, stats, xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK_SIZES(xqkv_stats, stats, test_forward(projection, &call, &stats, &error));
     stats.struct_size = before.struct_size;
     CHECK(memcmp(&stats, &before, sizeof stats) == 0 && is_poisoned(&out));
 }
@@ -49,10 +49,10 @@ static void a_refused_call_leaves_stats_as_they_were(const xqkv_projection *proj
     const xqkv_stats before = stats;
     call.layer = LAYERS;
     CHECK_REFUSED(XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer 2",
-                  xqkv_projection_forward(projection, &call, &stats, &error));
+                  test_forward(projection, &call, &stats, &error));
     CHECK(memcmp(&stats, &before, sizeof stats) == 0);
     call.layer = 0;
-    CHECK_OK(xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK_OK(test_forward(projection, &call, &stats, &error));
     CHECK(stats.multiply_adds == 12 * 5 + (6 + 4) * 7 && stats.weights_version == 1 && stats.plans_made == 0);
 }
 
