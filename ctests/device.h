@@ -16,6 +16,7 @@ typedef unsigned long long device_address;
 
 /* The driver's functions that a mirror takes. */
 typedef struct {
+    int (*init)(unsigned flags);
     int (*retain)(void **context, int device);
     int (*release)(int device);
     int (*push)(void *context);
@@ -38,6 +39,7 @@ static inline device_driver device_open(void) {
     const char *name = getenv("XQKV_CUDA_LIBRARY");
     void *library = dlopen(name != NULL ? name : "libcuda.so.1", RTLD_NOW);
     if (!check(library != NULL, "the CUDA driver opens", __FILE__, __LINE__)) exit(EXIT_FAILURE);
+    device_find(library, "cuInit", &driver.init);
     device_find(library, "cuDevicePrimaryCtxRetain", &driver.retain);
     device_find(library, "cuDevicePrimaryCtxRelease_v2", &driver.release);
     device_find(library, "cuCtxPushCurrent_v2", &driver.push);
@@ -112,6 +114,7 @@ static inline xqkv_status device_forward(const xqkv_projection *projection, xqkv
     const void **inputs[] = {&call.decoder.data, &call.encoder.data};
     void **outputs[] = {&call.query.data, &call.key.data, &call.value.data, &call.workspace};
     void *context = NULL;
+    device_do(driver.init(0), "cuInit");
     device_do(driver.retain(&context, 0), "cuDevicePrimaryCtxRetain");
     device_do(driver.push(context), "cuCtxPushCurrent");
     for (int at = 0; at < 2; at++) *inputs[at] = device_place(&driver, *inputs[at]);

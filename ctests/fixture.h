@@ -129,7 +129,7 @@ static inline xqkv_context *test_context(int threads) {
     xqkv_context *context = NULL;
     CHECK_OK(xqkv_context_options_init(&options, sizeof options));
     options.backend = on_cuda() ? XQKV_BACKEND_CUDA : XQKV_BACKEND_HOST;
-    options.thread_count = threads;
+    options.thread_count = on_cuda() ? 0 : threads;
     CHECK_OK(xqkv_context_create(&options, &context, &error));
     return context;
 }

@@ -264,11 +264,13 @@ static void run_rank(const xqkv_projection *projection, float *out, int64_t firs
     static float rows[ROWS * WIDTH];
     xqkv_forward call;
     xqkv_view *views[] = {&call.query, &call.key, &call.value};
-    for (int at = 0; at < ROWS * WIDTH; at++) rows[at] = (float)(at % 31 - 15) * 0.125f;
+    const int dtype = on_cuda() ? XQKV_DTYPE_BF16 : XQKV_DTYPE_F32; /* on CUDA rows are as the weights */
+    for (int at = 0; at < ROWS * WIDTH; at++) store(rows, dtype, at, (float)(at % 31 - 15));
+    mirrored(rows, sizeof rows), mirrored(out, sizeof(float) * 3 * ROWS * WIDTH);
     CHECK_OK(xqkv_forward_init(&call, sizeof call));
     call.layer = 1;
     call.decoder.data = call.encoder.data = rows, call.decoder.rows = call.encoder.rows = ROWS;
-    call.decoder.dtype = call.encoder.dtype = XQKV_DTYPE_F32;
+    call.decoder.dtype = call.encoder.dtype = dtype;
     for (int part = QUERY; part <= VALUE; part++) {
         views[part]->data = out + part * ROWS * WIDTH + first_column, views[part]->row_stride = WIDTH;
         views[part]->dtype = XQKV_DTYPE_F32;

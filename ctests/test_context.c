@@ -81,7 +81,7 @@ static void bad_options_are_refused(void) {
     REFUSED(cublaslt_handle, &something, XQKV_STATUS_NOT_SUPPORTED);
     xqkv_context_options cuda = defaults();
     cuda.backend = XQKV_BACKEND_CUDA;
-    refused(cuda, XQKV_STATUS_NOT_SUPPORTED, "XQKV_BACKEND_HOST");
+    refused(cuda, XQKV_STATUS_LIBRARY_MISSING, "XQKV_CUDA_LIBRARY");
 }
 
 static void sizes_and_nulls_are_refused(void) {

@@ -8,7 +8,8 @@ static xqkv_stats counted(const xqkv_projection *projection, int decoder_rows, i
     CHECK_OK(xqkv_stats_init(&stats, sizeof stats));
     call.layer_count = layers;
     CHECK_OK(test_forward(projection, &call, &stats, &error));
-    CHECK(stats.struct_size == sizeof stats && stats.plans_made == 0 && stats.weights_version == 1);
+    CHECK(stats.struct_size == sizeof stats && stats.weights_version == 1);
+    CHECK(on_cuda() ? stats.plans_made <= 1 : stats.plans_made == 0);
     return stats;
 }
 
@@ -19,9 +20,9 @@ static void executed_is_necessary(const xqkv_projection *projection) {
         CHECK(counted(projection, rows, rows, 1).multiply_adds == query + key_value);
         CHECK(counted(projection, 0, rows, 1).multiply_adds == key_value);
         CHECK(counted(projection, 0, rows, 2).multiply_adds == 2 * key_value);
-        /* Lanes up to a multiple of 32 are counted apart. */
-        CHECK(counted(projection, rows, 0, 1).padding_multiply_adds == rows * (32 - 12) * 5);
-        CHECK(counted(projection, 0, rows, 1).padding_multiply_adds == rows * (32 - 6 + 32 - 4) * 7);
+        /* The host's lanes up to a multiple of 32 are counted apart. */
+        CHECK(counted(projection, rows, 0, 1).padding_multiply_adds == (on_cuda() ? 0 : rows * (32 - 12) * 5));
+        CHECK(counted(projection, 0, rows, 1).padding_multiply_adds == (on_cuda() ? 0 : rows * (32 - 6 + 32 - 4) * 7));
     }
     CHECK(counted(projection, 1, 0, 1).matmuls == 1);
     CHECK(counted(projection, 1, 1, 1).matmuls == 3);

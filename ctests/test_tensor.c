@@ -116,7 +116,8 @@ static void bad_tensors_are_refused_and_the_update_goes_on(void) {
     REFUSED(layout, 2, XQKV_STATUS_INVALID_ENUM, "layout");
     REFUSED(fused_order, XQKV_FUSED_ORDER_PER_HEAD, XQKV_STATUS_NOT_SUPPORTED, "CONCATENATED");
     REFUSED(fused_order, -1, XQKV_STATUS_INVALID_ENUM, "fused_order");
-    REFUSED(memory, XQKV_MEMORY_DEVICE, XQKV_STATUS_NOT_SUPPORTED, "XQKV_MEMORY_HOST");
+    REFUSED(memory, XQKV_MEMORY_DEVICE, on_cuda() ? XQKV_STATUS_WRONG_MEMORY : XQKV_STATUS_NOT_SUPPORTED,
+            on_cuda() ? "tensor.data" : "host backend");
     REFUSED(memory, 5, XQKV_STATUS_INVALID_ENUM, "memory");
     REFUSED(ownership, XQKV_OWNERSHIP_BORROW, XQKV_STATUS_NOT_SUPPORTED, "XQKV_OWNERSHIP_COPY");
     REFUSED(ownership, 5, XQKV_STATUS_INVALID_ENUM, "ownership");
