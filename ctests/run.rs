@@ -1,10 +1,12 @@
 //! The C suite: every program of this folder against the shared and the static library, and once
-//! under valgrind; the header in every language standard; the exported symbols.
+//! under valgrind and on the simulated GPU; the header in every language standard; the exported symbols.
 
 #[path = "run/compile.rs"]
 mod compile;
 #[path = "run/names.rs"]
 mod names;
+#[path = "run/simulated.rs"]
+mod simulated;
 #[path = "run/symbols.rs"]
 mod symbols;
 
@@ -43,6 +45,21 @@ fn every_program_passes_with_the_shared_library() {
 #[test]
 fn every_program_passes_with_the_static_library() {
     run_all(Library::Static, "static", |program| Command::new(program));
+}
+
+#[test]
+fn every_program_passes_on_the_simulated_gpu() {
+    let library = simulated::library();
+    let (mut failures, mut multiplied) = (Vec::new(), 0);
+    for source in programs() {
+        let program = compile::program(&source, Library::Shared, &[]);
+        let command = simulated::command(&program, &library);
+        failures.extend(run(command, &format!("{source}_simulated")).err());
+        failures.extend(simulated::complaint(&program));
+        multiplied += usize::from(simulated::has_multiplied(&program));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(multiplied >= 10, "only {multiplied} programs ran a product on the device");
 }
 
 #[test]

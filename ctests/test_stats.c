@@ -26,7 +26,8 @@ static void executed_is_necessary(const xqkv_projection *projection) {
     }
     CHECK(counted(projection, 1, 0, 1).matmuls == 1);
     CHECK(counted(projection, 1, 1, 1).matmuls == 3);
-    CHECK(counted(projection, 0, 1, 2).matmuls == 4);
+    /* On CUDA the layers of one matrix are one product. */
+    CHECK(counted(projection, 0, 1, 2).matmuls == (on_cuda() ? 2 : 4));
 }
 
 static void bad_stats_are_refused_before_anything_runs(const xqkv_projection *projection) {
