@@ -1,5 +1,5 @@
-//! The C suite: every program of this folder against the shared and the static library, and once
-//! under valgrind and on the simulated GPU; the header in every language standard; the exported symbols.
+//! The C suite: every program of this folder against the shared and the static library, once under
+//! valgrind and once on the simulated GPU; the header in every language standard; the symbols.
 
 #[path = "run/compile.rs"]
 mod compile;
