@@ -1,136 +1,98 @@
-/* Runs a call of the C suite on a CUDA device as well: what its pointers mean in the host's memory is mirrored to the
-   device before the call and back behind it. The driver is the one that XQKV_CUDA_LIBRARY names. */
+/* The device's memory behind the suite's own: with XQKV_TEST_BACKEND=cuda every static object of a program has a copy on
+   the device for the length of one forward. So the same tests run on both backends, and on a real GPU as on a simulated
+   one: the driver is the one that XQKV_CUDA_LIBRARY names, or the system's. */
 #ifndef DEVICE_H
 #define DEVICE_H
 
 #include "check.h"
 #include <dlfcn.h>
 
-/* Whether the program is to test the CUDA backend. */
+extern char __data_start, _end;
+
 static inline int on_cuda(void) {
     const char *backend = getenv("XQKV_TEST_BACKEND");
     return backend != NULL && strcmp(backend, "cuda") == 0;
 }
 
-typedef unsigned long long device_address;
-
-/* The driver's functions that a mirror takes. */
-typedef struct {
-    int (*init)(unsigned flags);
-    int (*retain)(void **context, int device);
-    int (*release)(int device);
-    int (*push)(void *context);
-    int (*pop)(void **context);
-    int (*synchronize)(void);
-    int (*allocate)(device_address *address, size_t bytes);
-    int (*free)(device_address address);
-    int (*upload)(device_address address, const void *host, size_t bytes);
-    int (*download)(void *host, device_address address, size_t bytes);
-} device_driver;
-
-static inline void device_find(void *library, const char *name, void *function) {
-    void *found = dlsym(library, name);
-    if (!check(found != NULL, name, __FILE__, __LINE__)) exit(EXIT_FAILURE);
-    memcpy(function, &found, sizeof found);
+static inline void *driver_function(const char *name) {
+    static void *library;
+    const char *path = getenv("XQKV_CUDA_LIBRARY");
+    if (library == NULL) library = dlopen(path != NULL ? path : "libcuda.so.1", RTLD_NOW);
+    void *function = library == NULL ? NULL : dlsym(library, name);
+    if (function != NULL) return function;
+    printf("the CUDA driver has no %s\n", name);
+    exit(EXIT_FAILURE);
 }
 
-static inline device_driver device_open(void) {
-    device_driver driver;
-    const char *name = getenv("XQKV_CUDA_LIBRARY");
-    void *library = dlopen(name != NULL ? name : "libcuda.so.1", RTLD_NOW);
-    if (!check(library != NULL, "the CUDA driver opens", __FILE__, __LINE__)) exit(EXIT_FAILURE);
-    device_find(library, "cuInit", &driver.init);
-    device_find(library, "cuDevicePrimaryCtxRetain", &driver.retain);
-    device_find(library, "cuDevicePrimaryCtxRelease_v2", &driver.release);
-    device_find(library, "cuCtxPushCurrent_v2", &driver.push);
-    device_find(library, "cuCtxPopCurrent_v2", &driver.pop);
-    device_find(library, "cuCtxSynchronize", &driver.synchronize);
-    device_find(library, "cuMemAlloc_v2", &driver.allocate);
-    device_find(library, "cuMemFree_v2", &driver.free);
-    device_find(library, "cuMemcpyHtoD_v2", &driver.upload);
-    device_find(library, "cuMemcpyDtoH_v2", &driver.download);
-    return driver;
-}
+/* Calls a function of the driver's, which must succeed. */
+#define DRIVER(name, types, arguments)                                                                     \
+    do {                                                                                                   \
+        int (*function) types;                                                                             \
+        *(void **)&function = driver_function(name);                                                       \
+        int driver_status = function arguments;                                                            \
+        if (driver_status != 0) snprintf(check_detail, sizeof check_detail, "answered %d", driver_status); \
+        check(driver_status == 0, name, __FILE__, __LINE__);                                               \
+    } while (0)
 
-/* Memory of the host that calls of this thread may point into, and its mirror while a call runs. */
+/* The copy of this program's static objects. */
 typedef struct {
-    char *base;
+    void *context;
+    uint64_t device;
+    char *snapshot;
     size_t bytes;
-    device_address mirror;
-} device_range;
+} mirror;
 
-enum { MOST_RANGES = 16 };
-
-static _Thread_local device_range device_ranges[MOST_RANGES];
-static _Thread_local int device_range_count;
-
-/* Registers memory; what was registered there before is gone, such as an array of a function that has returned. */
-static inline void mirrored(const void *base, size_t bytes) {
-    char *begin = (char *)base;
-    int kept = 0;
-    for (int at = 0; at < device_range_count; at++) {
-        device_range range = device_ranges[at];
-        if (range.base + range.bytes <= begin || begin + bytes <= range.base) device_ranges[kept++] = range;
-    }
-    if (kept == MOST_RANGES) memmove(device_ranges, device_ranges + 1, sizeof *device_ranges * (size_t)--kept);
-    device_ranges[kept] = (device_range){begin, bytes, 0};
-    device_range_count = kept + 1;
+static inline mirror mirror_open(void) {
+    mirror made = {NULL, 0, NULL, (size_t)(&_end - &__data_start)};
+    DRIVER("cuInit", (unsigned), (0));
+    DRIVER("cuDevicePrimaryCtxRetain", (void **, int), (&made.context, 0));
+    DRIVER("cuCtxPushCurrent_v2", (void *), (made.context));
+    DRIVER("cuMemAlloc_v2", (uint64_t *, size_t), (&made.device, made.bytes + 256));
+    made.snapshot = malloc(made.bytes);
+    memcpy(made.snapshot, &__data_start, made.bytes);
+    /* As far from a multiple of 256 as the objects are, so that addresses keep their alignment. */
+    uint64_t first = made.device + ((uintptr_t)&__data_start & 255);
+    DRIVER("cuMemcpyHtoD_v2", (uint64_t, const void *, size_t), (first, made.snapshot, made.bytes));
+    DRIVER("cuCtxSynchronize", (void), ());
+    return made;
 }
 
-static inline void device_do(int status, const char *what) {
-    if (!check(status == 0, what, __FILE__, __LINE__)) exit(EXIT_FAILURE);
+/* The place of an object's copy; other addresses stay as they are, since they are there to be refused. */
+static inline void *mirrored(const mirror *copy, const void *object) {
+    uintptr_t address = (uintptr_t)object, first = (uintptr_t)&__data_start;
+    if (address < first || address >= first + copy->bytes) return (void *)address;
+    return (void *)(uintptr_t)(copy->device + (first & 255) + (address - first));
 }
 
-/* The matching place on the device; a pointer into no registered memory stays as it is. */
-static inline void *device_place(const device_driver *driver, const void *host) {
-    for (int at = 0; at < device_range_count; at++) {
-        device_range *range = &device_ranges[at];
-        size_t offset = (size_t)((uintptr_t)host - (uintptr_t)range->base);
-        if (host == NULL || offset >= range->bytes) continue;
-        if (range->mirror == 0) {
-            device_do(driver->allocate(&range->mirror, range->bytes), "cuMemAlloc");
-            device_do(driver->upload(range->mirror, range->base, range->bytes), "cuMemcpyHtoD");
-        }
-        return (void *)(uintptr_t)(range->mirror + offset); /* NOLINT: a device's address is a number here */
-    }
-    return (void *)host;
+/* Brings back the bytes that the device changed, and only those: other threads and callbacks change objects as well. */
+static inline void mirror_close(mirror *copy) {
+    char *changed = malloc(copy->bytes);
+    uint64_t first = copy->device + ((uintptr_t)&__data_start & 255);
+    DRIVER("cuCtxSynchronize", (void), ());
+    DRIVER("cuMemcpyDtoH_v2", (void *, uint64_t, size_t), (changed, first, copy->bytes));
+    for (size_t at = 0; at < copy->bytes; at++)
+        if (changed[at] != copy->snapshot[at]) (&__data_start)[at] = changed[at];
+    DRIVER("cuMemFree_v2", (uint64_t), (copy->device));
+    DRIVER("cuCtxPopCurrent_v2", (void **), (&copy->context));
+    DRIVER("cuDevicePrimaryCtxRelease_v2", (int), (0));
+    free(changed);
+    free(copy->snapshot);
 }
 
-/* Brings back what the call left, whether it ran or was refused. */
-static inline void device_return(const device_driver *driver) {
-    device_do(driver->synchronize(), "cuCtxSynchronize");
-    for (int at = 0; at < device_range_count; at++) {
-        device_range *range = &device_ranges[at];
-        if (range->mirror == 0) continue;
-        device_do(driver->download(range->base, range->mirror, range->bytes), "cuMemcpyDtoH");
-        device_do(driver->free(range->mirror), "cuMemFree");
-        range->mirror = 0;
-    }
-}
-
-static inline xqkv_status device_forward(const xqkv_projection *projection, xqkv_forward call, xqkv_stats *stats,
-                                         xqkv_error *failure) {
-    const device_driver driver = device_open();
-    const void **inputs[] = {&call.decoder.data, &call.encoder.data};
-    void **outputs[] = {&call.query.data, &call.key.data, &call.value.data, &call.workspace};
-    void *context = NULL;
-    device_do(driver.init(0), "cuInit");
-    device_do(driver.retain(&context, 0), "cuDevicePrimaryCtxRetain");
-    device_do(driver.push(context), "cuCtxPushCurrent");
-    for (int at = 0; at < 2; at++) *inputs[at] = device_place(&driver, *inputs[at]);
-    for (int at = 0; at < 4; at++) *outputs[at] = device_place(&driver, *outputs[at]);
-    xqkv_status status = xqkv_projection_forward(projection, &call, stats, failure);
-    device_return(&driver);
-    device_do(driver.pop(&context), "cuCtxPopCurrent");
-    device_do(driver.release(0), "cuDevicePrimaryCtxRelease");
+/* A forward whose memory is the program's static objects, on whichever backend is tested. */
+static inline xqkv_status run_forward(const xqkv_projection *projection, const xqkv_forward *call, xqkv_stats *stats,
+                                      xqkv_error *report) {
+    if (!on_cuda() || call == NULL) return xqkv_projection_forward(projection, call, stats, report);
+    mirror copy = mirror_open();
+    xqkv_forward moved = *call;
+    moved.decoder.data = mirrored(&copy, call->decoder.data);
+    moved.encoder.data = mirrored(&copy, call->encoder.data);
+    moved.query.data = mirrored(&copy, call->query.data);
+    moved.key.data = mirrored(&copy, call->key.data);
+    moved.value.data = mirrored(&copy, call->value.data);
+    xqkv_status status = xqkv_projection_forward(projection, &moved, stats, report);
+    mirror_close(&copy);
     return status;
-}
-
-/* xqkv_projection_forward, on whichever backend the program tests. */
-static inline xqkv_status test_forward(const xqkv_projection *projection, const xqkv_forward *call, xqkv_stats *stats,
-                                       xqkv_error *failure) {
-    if (!on_cuda() || call == NULL) return xqkv_projection_forward(projection, call, stats, failure);
-    return device_forward(projection, *call, stats, failure);
 }
 
 #endif

@@ -135,27 +135,6 @@ static int use_forward(void) {
         + (sizeof plain.signal_event == 0);
 }
 
-static int use_plan_options(void) {
-    xqkv_plan_options plain;
-    if (xqkv_plan_options_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
-    return 0
-        + (sizeof plain.struct_size == 0)
-        + (sizeof plain.flags == 0)
-        + (sizeof plain.alignment_bytes == 0)
-        + (sizeof plain.workspace_limit == 0);
-}
-
-static int use_workspace(void) {
-    xqkv_workspace plain;
-    if (xqkv_workspace_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
-    return 0
-        + (sizeof plain.struct_size == 0)
-        + (sizeof plain.reserved == 0)
-        + (sizeof plain.minimum_bytes == 0)
-        + (sizeof plain.recommended_bytes == 0)
-        + (sizeof plain.alignment_bytes == 0);
-}
-
 static int use_projection_options(void) {
     xqkv_projection_options plain;
     if (xqkv_projection_options_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
@@ -189,6 +168,27 @@ static int use_shard(void) {
         + (sizeof plain.key_columns == 0)
         + (sizeof plain.value_columns == 0)
         + (sizeof plain.weight_bytes == 0);
+}
+
+static int use_plan_options(void) {
+    xqkv_plan_options plain;
+    if (xqkv_plan_options_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.flags == 0)
+        + (sizeof plain.alignment_bytes == 0)
+        + (sizeof plain.workspace_limit == 0);
+}
+
+static int use_workspace(void) {
+    xqkv_workspace plain;
+    if (xqkv_workspace_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.reserved == 0)
+        + (sizeof plain.minimum_bytes == 0)
+        + (sizeof plain.recommended_bytes == 0)
+        + (sizeof plain.alignment_bytes == 0);
 }
 
 static int use_stats(void) {
@@ -236,10 +236,10 @@ int header_second(void) {
     bad += use_input();
     bad += use_view();
     bad += use_forward();
-    bad += use_plan_options();
-    bad += use_workspace();
     bad += use_projection_options();
     bad += use_shard();
+    bad += use_plan_options();
+    bad += use_workspace();
     bad += use_stats();
     bad += use_tensor();
     bad += XQKV_STATUS_OK != 0;
@@ -313,6 +313,9 @@ int header_second(void) {
     bad += XQKV_SPLIT_EVEN != 0;
     bad += XQKV_SPLIT_EXPLICIT != 1;
     bad += XQKV_SPLIT_QUERY != 2;
+    bad += XQKV_PROJECTION_FLAG_TENSOR_FLOAT != 1;
+    bad += XQKV_PROJECTION_FLAG_BATCH_INVARIANT != 2;
+    bad += XQKV_PLAN_FLAG_TIMED != 1;
     bad += XQKV_PART_QUERY != 1;
     bad += XQKV_PART_KEY != 2;
     bad += XQKV_PART_VALUE != 3;
@@ -321,7 +324,5 @@ int header_second(void) {
     bad += XQKV_KIND_WEIGHT != 1;
     bad += XQKV_KIND_BIAS != 2;
     bad += XQKV_KIND_NORM != 3;
-    bad += XQKV_PROJECTION_FLAG_TENSOR_FLOAT != 1;
-    bad += XQKV_PROJECTION_FLAG_BATCH_INVARIANT != 2;
     return bad;
 }

@@ -149,7 +149,7 @@ func TestWrongSpecsContextsAndCheckpointsAreRefused(t *testing.T) {
 	_, err = xqkv.Balance(smallSpec, 3, 3)
 	holdError(t, "rank", err, xqkv.StatusInvalidArgument, "rank")
 	_, err = xqkv.NewContext(xqkv.ContextOptions{Backend: xqkv.BackendCUDA})
-	holdError(t, "backend", err, xqkv.StatusNotSupported, "CUDA")
+	holdError(t, "backend", err, xqkv.StatusLibraryMissing, "CUDA")
 	_, err = xqkv.NewContext(xqkv.ContextOptions{ThreadCount: -1})
 	holdError(t, "threads", err, xqkv.StatusInvalidArgument, "thread_count")
 	_, err = xqkv.ReadSpec(xqkv.Checkpoint{Directory: "nowhere"})

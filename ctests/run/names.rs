@@ -61,7 +61,7 @@ fn every_function_is_called_by_some_program() {
     let programs = super::programs();
     let sources: String = programs.iter().map(|name| read(&format!("ctests/{name}.c"))).collect();
     let all =
-        sources + &read("ctests/fixture.h") + &read("ctests/device.h") + &read("ctests/check.h");
+        sources + &read("ctests/fixture.h") + &read("ctests/check.h") + &read("ctests/device.h");
     // CHECK_SIZES puts the name of an init function together.
     let sizes =
         |name: &str| name.strip_suffix("_init").map(|plain| format!("CHECK_SIZES({plain},"));

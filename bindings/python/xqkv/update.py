@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-from ._abi import xqkv_extent, xqkv_kind, xqkv_part
+from ._abi import xqkv_extent, xqkv_kind, xqkv_memory, xqkv_ownership, xqkv_part
 from ._library import Handle, call, created
 from .arrays import as_array, tensor_of
+from .device import on_device
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -29,12 +30,26 @@ class Update(Handle):
         kind: int = xqkv_kind.WEIGHT,
         extent: int = xqkv_extent.WHOLE,
         convert: bool = False,
+        borrow: bool = False,
     ) -> None:
-        """Takes this rank's rows of a tensor; they are copied before the call returns."""
-        array = as_array(source)
-        tensor = tensor_of(array, xqkv_part(part).name.lower())
+        """Takes this rank's rows of a tensor, of the host's or the device's memory; they are copied before the call
+        returns. With `borrow` a weight in the device's memory is used where it is, and must stay as long as that."""
+        name = xqkv_part(part).name.lower()
+        device_array = on_device(source, 0, name)
+        tensor = tensor_of(as_array(source) if device_array is None else device_array, name)
+        if device_array is not None:
+            tensor.memory = xqkv_memory.DEVICE
+        if borrow:
+            tensor.ownership = xqkv_ownership.BORROW
         tensor.extent, tensor.convert = extent, int(convert)
         call("xqkv_update_put", self.handle, layer, part, kind, ctypes.byref(tensor))
+
+    @property
+    def commit_bytes(self) -> int:
+        """What a commit of the update as it is would take from the backend's memory."""
+        commit_bytes = ctypes.c_int64()
+        call("xqkv_update_get_commit_bytes", self.handle, ctypes.byref(commit_bytes))
+        return commit_bytes.value
 
     def clear(self, layer: int, part: int, *, kind: int = xqkv_kind.WEIGHT) -> None:
         """Has the commit remove a tensor."""
