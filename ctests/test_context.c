@@ -9,11 +9,10 @@ static xqkv_context_options defaults(void) {
     return options;
 }
 
-static void defaults_make_a_host_context(void) {
+static void defaults_make_a_host_context_without_a_driver(void) {
     xqkv_context *context = NULL;
     xqkv_context_info info;
-    xqkv_context_options options = defaults();
-    CHECK_OK(xqkv_context_create(on_cuda() ? &options : NULL, &context, &error));
+    CHECK_OK(xqkv_context_create(NULL, &context, &error));
     CHECK_OK(xqkv_context_info_init(&info, sizeof info));
     CHECK_OK(xqkv_context_get_info(context, &info, &error));
     CHECK(info.backend == XQKV_BACKEND_HOST && info.device == 0 && info.thread_count >= 1);
@@ -21,6 +20,18 @@ static void defaults_make_a_host_context(void) {
     CHECK(xqkv_handle_count() == 1);
     CHECK_OK(xqkv_context_destroy(context, &error));
     CHECK_OK(xqkv_context_destroy(NULL, &error));
+}
+
+static void defaults_make_a_cuda_context_where_one_answers(void) {
+    xqkv_context *context = NULL;
+    xqkv_context_info info;
+    CHECK_OK(xqkv_context_create(NULL, &context, &error));
+    CHECK_OK(xqkv_context_info_init(&info, sizeof info));
+    CHECK_OK(xqkv_context_get_info(context, &info, &error));
+    CHECK(info.backend == XQKV_BACKEND_CUDA && info.device == 0 && info.thread_count == 0);
+    CHECK(info.instruction_set == 0 && info.compute_capability >= 50 && info.multiprocessor_count >= 1);
+    CHECK(info.driver_version >= 12000 && info.cublaslt_version >= 120000);
+    CHECK_OK(xqkv_context_destroy(context, &error));
 }
 
 static void threads_and_instructions_are_as_asked(void) {
@@ -121,7 +132,10 @@ static void threads_that_cannot_start_are_a_status_and_leave_nothing(void) {
 }
 
 int main(void) {
-    defaults_make_a_host_context();
+    /* So that a machine with a GPU tests what one without it does. */
+    if (!on_cuda()) setenv("XQKV_CUDA_LIBRARY", "/nonexistent/libcuda.so.1", 1);
+    if (on_cuda()) defaults_make_a_cuda_context_where_one_answers();
+    else defaults_make_a_host_context_without_a_driver();
     threads_and_instructions_are_as_asked();
     bad_options_are_refused();
     sizes_and_nulls_are_refused();

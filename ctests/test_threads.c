@@ -174,13 +174,18 @@ int main(void) {
     if (getenv("XQKV_TEST_IS_SLOW") != NULL) rounds = 20;
     test_rows(QUERY), test_rows(KEY);
     for (int threads = 1; threads <= 3; threads++) {
-        projection = ready_projection(threads);
+        xqkv_context *context = test_context(threads);
+        projection = test_projection(context, NULL);
+        load(projection, 0);
+        /* On CUDA the last handle is the word that no work is left, which a projection that runs cannot give. */
+        if (!on_cuda()) CHECK_OK(xqkv_context_destroy(context, &error));
         beside_forwards(nothing);
         beside_forwards(run_in_a_second_context);
         beside_forwards(one_update_may_be_filled_by_many);
         beside_forwards(commit_generations);
         if (!on_cuda()) the_child_of_a_fork_can_go_on(); /* a driver does not survive a fork */
         beside_forwards(destroy);
+        if (on_cuda()) CHECK_OK(xqkv_context_destroy(context, &error));
     }
     a_thread_may_destroy_at_its_end();
     large_calls_give_the_same_bits_on_any_number_of_threads();
