@@ -139,6 +139,7 @@ int main(void) {
     threads_and_instructions_are_as_asked();
     bad_options_are_refused();
     sizes_and_nulls_are_refused();
-    if (getenv("XQKV_TEST_IS_SLOW") == NULL) threads_that_cannot_start_are_a_status_and_leave_nothing();
+    /* Where the process has a driver as well, so little memory may end it: glibc aborts if a new thread gets none. */
+    if (!on_cuda() && getenv("XQKV_TEST_IS_SLOW") == NULL) threads_that_cannot_start_are_a_status_and_leave_nothing();
     return check_done();
 }
