@@ -25,10 +25,17 @@ class xqkv_status(enum.IntEnum):
     LAYER_OUT_OF_RANGE = 113
     DUPLICATE_PART = 114
     BUFFER_TOO_SMALL = 115
+    WRONG_MEMORY = 116
     NOT_READY = 201
     WORKSPACE_TOO_SMALL = 202
     HANDLE_POISONED = 203
+    PLAN_NEEDED = 204
+    PLAN_MISMATCH = 205
     NOT_SUPPORTED = 301
+    LIBRARY_MISSING = 302
+    LIBRARY_UNSUITABLE = 303
+    NO_DEVICE = 304
+    DEVICE_REFUSED = 305
     OUT_OF_MEMORY = 401
     THREAD_FAILED = 402
     TOO_MANY_HANDLES = 403
@@ -38,6 +45,7 @@ class xqkv_status(enum.IntEnum):
     CHECKPOINT_UNKNOWN_FAMILY = 504
     CHECKPOINT_MISSING_TENSOR = 505
     CHECKPOINT_MISMATCH = 506
+    DEVICE_FAILED = 601
     PANIC = 901
 
 
@@ -124,6 +132,11 @@ class xqkv_kind(enum.IntEnum):
     NORM = 3
 
 
+class xqkv_projection_flag(enum.IntEnum):
+    TENSOR_FLOAT = 1
+    BATCH_INVARIANT = 2
+
+
 class xqkv_checkpoint(ctypes.Structure):
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
@@ -193,6 +206,10 @@ class xqkv_context_info(ctypes.Structure):
         ("device", ctypes.c_int32),
         ("thread_count", ctypes.c_int32),
         ("instruction_set", ctypes.c_int32),
+        ("compute_capability", ctypes.c_int32),
+        ("multiprocessor_count", ctypes.c_int32),
+        ("driver_version", ctypes.c_int32),
+        ("cublaslt_version", ctypes.c_int64),
     ]
 
 
@@ -243,6 +260,25 @@ class xqkv_forward(ctypes.Structure):
         ("plan", ctypes.c_void_p),
         ("wait_event", ctypes.c_void_p),
         ("signal_event", ctypes.c_void_p),
+    ]
+
+
+class xqkv_plan_options(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("alignment_bytes", ctypes.c_int64),
+        ("workspace_limit", ctypes.c_int64),
+    ]
+
+
+class xqkv_workspace(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("minimum_bytes", ctypes.c_int64),
+        ("recommended_bytes", ctypes.c_int64),
+        ("alignment_bytes", ctypes.c_int64),
     ]
 
 
@@ -322,9 +358,15 @@ PROTOTYPES = {
     "xqkv_context_create": (ctypes.c_int32, [ctypes.POINTER(xqkv_context_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_context_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_context_get_info": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_context_info), ctypes.POINTER(xqkv_error)]),
+    "xqkv_context_reclaim": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_dtype_bytes": (ctypes.c_int64, [ctypes.c_int32]),
     "xqkv_dtype_name": (ctypes.c_char_p, [ctypes.c_int32]),
     "xqkv_forward_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_forward), ctypes.c_size_t]),
+    "xqkv_plan_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_plan_options), ctypes.c_size_t]),
+    "xqkv_workspace_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_workspace), ctypes.c_size_t]),
+    "xqkv_plan_create": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_forward), ctypes.POINTER(xqkv_plan_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_plan_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_plan_get_workspace": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_workspace), ctypes.POINTER(xqkv_error)]),
     "xqkv_projection_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_projection_options), ctypes.c_size_t]),
     "xqkv_projection_options_balance": (ctypes.c_int32, [ctypes.POINTER(xqkv_projection_options), ctypes.POINTER(xqkv_spec), ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(xqkv_error)]),
     "xqkv_projection_create": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_spec), ctypes.POINTER(xqkv_projection_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
@@ -345,6 +387,7 @@ PROTOTYPES = {
     "xqkv_update_put": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(xqkv_tensor), ctypes.POINTER(xqkv_error)]),
     "xqkv_update_clear": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(xqkv_error)]),
     "xqkv_update_read_checkpoint": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_checkpoint), ctypes.POINTER(xqkv_error)]),
+    "xqkv_update_get_commit_bytes": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_update_commit": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_update_abandon": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_version_number": (ctypes.c_int32, []),
