@@ -115,6 +115,8 @@ inline xqkv_projection_options projection_options() noexcept { return detail::ma
 inline xqkv_shard shard() noexcept { return detail::made(xqkv_shard_init); }
 inline xqkv_tensor tensor() noexcept { return detail::made(xqkv_tensor_init); }
 inline xqkv_stats stats() noexcept { return detail::made(xqkv_stats_init); }
+inline xqkv_plan_options plan_options() noexcept { return detail::made(xqkv_plan_options_init); }
+inline xqkv_workspace workspace() noexcept { return detail::made(xqkv_workspace_init); }
 
 /// A call of one layer, both inputs absent.
 inline xqkv_forward forward(std::int64_t layer = 0) noexcept {
@@ -186,6 +188,14 @@ public:
         if (xqkv_context_create(&options, &handle, &reported) != XQKV_STATUS_OK) return reported;
         return context(handle);
     }
+    /// Frees retired device memory behind the work that is now on the streams, or at once without any; gives how many
+    /// bytes still wait.
+    result<std::int64_t> try_reclaim(void *const *streams = nullptr, std::int64_t stream_count = 0) const noexcept {
+        std::int64_t waiting = 0;
+        failure reported;
+        if (xqkv_context_reclaim(get(), streams, stream_count, &waiting, &reported) != XQKV_STATUS_OK) return reported;
+        return waiting;
+    }
 };
 
 /// A weight transaction: put or read, then commit; destroying it abandons what was not committed. One thread at a time.
@@ -204,6 +214,13 @@ public:
         auto read = [&](failure *out) { return xqkv_update_read_checkpoint(get(), &source, out); };
         return detail::attempt(nothing{}, read);
     }
+    /// Bytes that a commit of the update as it is would take from the backend's memory.
+    result<std::int64_t> try_commit_bytes() const noexcept {
+        std::int64_t bytes = 0;
+        failure reported;
+        if (xqkv_update_get_commit_bytes(get(), &bytes, &reported) != XQKV_STATUS_OK) return reported;
+        return bytes;
+    }
     /// Gives the version of the weights, and lets go of the handle.
     result<std::int64_t> try_commit() noexcept {
         std::int64_t version = 0;
@@ -211,6 +228,19 @@ public:
         if (xqkv_update_commit(get(), &version, &reported) != XQKV_STATUS_OK) return reported;
         release();
         return version;
+    }
+};
+
+/// One shape of call, prepared; put get() into the call's `plan`. Any thread, several at once.
+class plan : public detail::owner<xqkv_plan, xqkv_plan_destroy> {
+public:
+    using owner::owner;
+    /// What workspace the plan's calls take.
+    result<xqkv_workspace> try_workspace() const noexcept {
+        xqkv_workspace sizes = workspace();
+        failure reported;
+        if (xqkv_plan_get_workspace(get(), &sizes, &reported) != XQKV_STATUS_OK) return reported;
+        return sizes;
     }
 };
 
@@ -236,6 +266,13 @@ public:
         failure reported;
         if (xqkv_projection_get_shard(get(), &held, &reported) != XQKV_STATUS_OK) return reported;
         return held;
+    }
+    /// A plan for calls like the example, with at most as many rows.
+    result<plan> try_plan(const xqkv_forward &example, const xqkv_plan_options &options = plan_options()) const noexcept {
+        xqkv_plan *handle = nullptr;
+        failure reported;
+        if (xqkv_plan_create(get(), &example, &options, &handle, &reported) != XQKV_STATUS_OK) return reported;
+        return plan(handle);
     }
     /// Q if the call has decoder rows, K and V if it has encoder rows.
     result<xqkv_stats> try_forward(const xqkv_forward &call) const noexcept {

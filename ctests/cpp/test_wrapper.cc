@@ -27,6 +27,7 @@ constexpr bool owns_alone() {
            !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T>;
 }
 static_assert(owns_alone<xqkv::context>() && owns_alone<xqkv::projection>() && owns_alone<xqkv::update>());
+static_assert(owns_alone<xqkv::plan>());
 static_assert(xqkv::dtype_of<const xqkv::bfloat16>() == XQKV_DTYPE_BF16 && xqkv::dtype_of<float>() == XQKV_DTYPE_F32);
 
 static const float identity[] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
@@ -99,6 +100,34 @@ static void moves_leave_nothing_behind() {
     CHECK(dropped && xqkv_handle_count() == 2);
 }
 
+static void a_plan_holds_calls_to_its_shape() {
+    float query[8];
+    xqkv::projection projection = ready();
+    xqkv_forward call = xqkv::forward();
+    call.decoder = xqkv::rows(input, 1), call.query = xqkv::view(query);
+    auto plan = projection.try_plan(call);
+    CHECK(plan && plan->get() != nullptr && plan->try_workspace()->minimum_bytes == 0);
+    call.plan = plan->get();
+    CHECK(projection.try_forward(call) && std::memcmp(query, input, 16) == 0);
+    call.decoder.rows = 2;
+    CHECK(projection.try_forward(call).status() == XQKV_STATUS_PLAN_MISMATCH);
+    xqkv_plan_options odd = xqkv::plan_options();
+    odd.alignment_bytes = 3;
+    CHECK(projection.try_plan(call, odd).status() == XQKV_STATUS_INVALID_ARGUMENT);
+}
+
+static void a_commit_tells_its_bytes_and_a_host_context_reclaims_nothing() {
+    auto context = xqkv::context::try_create();
+    auto projection = xqkv::projection::try_create(*context, small());
+    auto update = projection->try_begin();
+    CHECK(*update->try_commit_bytes() == 0);
+    CHECK(update->try_put(0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, xqkv::tensor(identity, 4, 4)));
+    CHECK(*update->try_commit_bytes() >= 64);
+    auto waiting = context->try_reclaim();
+    CHECK(waiting && *waiting == 0);
+    CHECK(context->try_reclaim(nullptr, -1).status() == XQKV_STATUS_INVALID_ARGUMENT);
+}
+
 static void nothing_is_allocated() {
     float query[8];
     xqkv::projection projection = ready();
@@ -129,6 +158,8 @@ int main() {
     sixteen_bit_elements();
     failures_tell_why();
     moves_leave_nothing_behind();
+    a_plan_holds_calls_to_its_shape();
+    a_commit_tells_its_bytes_and_a_host_context_reclaims_nothing();
     nothing_is_allocated();
 #ifdef XQKV_EXCEPTIONS
     exceptions_carry_the_message();
