@@ -25,10 +25,17 @@ const (
 	StatusLayerOutOfRange         Status = C.XQKV_STATUS_LAYER_OUT_OF_RANGE
 	StatusDuplicatePart           Status = C.XQKV_STATUS_DUPLICATE_PART
 	StatusBufferTooSmall          Status = C.XQKV_STATUS_BUFFER_TOO_SMALL
+	StatusWrongMemory             Status = C.XQKV_STATUS_WRONG_MEMORY
 	StatusNotReady                Status = C.XQKV_STATUS_NOT_READY
 	StatusWorkspaceTooSmall       Status = C.XQKV_STATUS_WORKSPACE_TOO_SMALL
 	StatusHandlePoisoned          Status = C.XQKV_STATUS_HANDLE_POISONED
+	StatusPlanNeeded              Status = C.XQKV_STATUS_PLAN_NEEDED
+	StatusPlanMismatch            Status = C.XQKV_STATUS_PLAN_MISMATCH
 	StatusNotSupported            Status = C.XQKV_STATUS_NOT_SUPPORTED
+	StatusLibraryMissing          Status = C.XQKV_STATUS_LIBRARY_MISSING
+	StatusLibraryUnsuitable       Status = C.XQKV_STATUS_LIBRARY_UNSUITABLE
+	StatusNoDevice                Status = C.XQKV_STATUS_NO_DEVICE
+	StatusDeviceRefused           Status = C.XQKV_STATUS_DEVICE_REFUSED
 	StatusOutOfMemory             Status = C.XQKV_STATUS_OUT_OF_MEMORY
 	StatusThreadFailed            Status = C.XQKV_STATUS_THREAD_FAILED
 	StatusTooManyHandles          Status = C.XQKV_STATUS_TOO_MANY_HANDLES
@@ -38,6 +45,7 @@ const (
 	StatusCheckpointUnknownFamily Status = C.XQKV_STATUS_CHECKPOINT_UNKNOWN_FAMILY
 	StatusCheckpointMissingTensor Status = C.XQKV_STATUS_CHECKPOINT_MISSING_TENSOR
 	StatusCheckpointMismatch      Status = C.XQKV_STATUS_CHECKPOINT_MISMATCH
+	StatusDeviceFailed            Status = C.XQKV_STATUS_DEVICE_FAILED
 	StatusPanic                   Status = C.XQKV_STATUS_PANIC
 )
 
