@@ -35,7 +35,8 @@ func (lines *lines) add(level xqkv.LogLevel, message string) {
 
 func TestTheLogReachesTheFunctionOfItsContext(t *testing.T) {
 	var first, second lines
-	options := xqkv.ContextOptions{ThreadCount: 1, LogLevel: xqkv.LogLevelDebug, Log: first.add}
+	options := xqkv.ContextOptions{Backend: xqkv.BackendHost, ThreadCount: 1}
+	options.LogLevel, options.Log = xqkv.LogLevelDebug, first.add
 	one := must(xqkv.NewContext(options))
 	options.Log, options.ThreadCount = second.add, 2
 	two := must(xqkv.NewContext(options))

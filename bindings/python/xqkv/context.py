@@ -8,15 +8,40 @@ from ._abi import xqkv_backend, xqkv_context_info, xqkv_context_options, xqkv_in
 from ._library import Handle, call, created, initialised
 
 
-class Context(Handle):
-    """The host's threads. Any thread may use it, and projections outlive it."""
+BACKENDS = {"host": xqkv_backend.HOST, "cuda": xqkv_backend.CUDA, "auto": xqkv_backend.AUTO}
 
-    def __init__(self, *, thread_count: int = 0, instruction_set: int = xqkv_instruction_set.AUTO) -> None:
+
+class Context(Handle):
+    """The host's threads, or one CUDA device. Any thread may use it, and projections outlive it."""
+
+    def __init__(
+        self,
+        *,
+        backend: str = "host",
+        device: int = 0,
+        thread_count: int = 0,
+        instruction_set: int = xqkv_instruction_set.AUTO,
+        cuda_context: int | None = None,
+        cublaslt_handle: int | None = None,
+    ) -> None:
+        """`backend` is "host", "cuda" or "auto"; the CUcontext and the cublasLtHandle_t are addresses, lent for as long
+        as the context and its projections live."""
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}; it must be one of {list(BACKENDS)}")
         options = initialised(xqkv_context_options)
-        options.backend = xqkv_backend.HOST
+        options.backend, options.device = BACKENDS[backend], device
         options.thread_count = thread_count
         options.instruction_set = instruction_set
+        options.cuda_context, options.cublaslt_handle = cuda_context, cublaslt_handle
         super().__init__(created("xqkv_context_create", ctypes.byref(options)), "xqkv_context_destroy")
+
+    def reclaim(self, *streams: int) -> int:
+        """Frees retired device memory of weights behind the work that is now on the streams; without any at once, which
+        is the caller's word that no such work is left. Gives how many bytes still wait."""
+        handles = (ctypes.c_void_p * len(streams))(*streams) if streams else None
+        waiting = ctypes.c_int64()
+        call("xqkv_context_reclaim", self.handle, handles, len(streams), ctypes.byref(waiting))
+        return waiting.value
 
     def _info(self) -> xqkv_context_info:
         info = initialised(xqkv_context_info)
@@ -30,5 +55,35 @@ class Context(Handle):
 
     @property
     def instruction_set(self) -> xqkv_instruction_set:
-        """The vector instructions in use."""
+        """The vector instructions in use; AUTO on CUDA, which has none."""
         return xqkv_instruction_set(self._info().instruction_set)
+
+    @property
+    def backend(self) -> xqkv_backend:
+        """Where it runs, never AUTO."""
+        return xqkv_backend(self._info().backend)
+
+    @property
+    def device(self) -> int:
+        """The CUDA device's ordinal."""
+        return int(self._info().device)
+
+    @property
+    def compute_capability(self) -> int:
+        """CUDA: such as 90 for 9.0. Host: 0, as with the next three."""
+        return int(self._info().compute_capability)
+
+    @property
+    def multiprocessor_count(self) -> int:
+        """CUDA: multiprocessors of the device."""
+        return int(self._info().multiprocessor_count)
+
+    @property
+    def driver_version(self) -> int:
+        """CUDA: such as 13000."""
+        return int(self._info().driver_version)
+
+    @property
+    def cublaslt_version(self) -> int:
+        """CUDA: such as 130401."""
+        return int(self._info().cublaslt_version)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-from ._abi import xqkv_extent, xqkv_kind, xqkv_part
+from ._abi import xqkv_extent, xqkv_kind, xqkv_memory, xqkv_ownership, xqkv_part
 from ._library import Handle, call, created
-from .arrays import as_array, tensor_of
+from .arrays import array_on, tensor_of
+from .device_arrays import DeviceArray, is_from_device
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Update(Handle):
 
     def __init__(self, projection: Projection) -> None:
         super().__init__(created("xqkv_update_begin", projection.handle), "xqkv_update_abandon")
+        self._device = projection.device
 
     def put(
         self,
@@ -29,10 +31,17 @@ class Update(Handle):
         kind: int = xqkv_kind.WEIGHT,
         extent: int = xqkv_extent.WHOLE,
         convert: bool = False,
+        borrow: bool = False,
     ) -> None:
-        """Takes this rank's rows of a tensor; they are copied before the call returns."""
-        array = as_array(source)
-        tensor = tensor_of(array, xqkv_part(part).name.lower())
+        """Takes this rank's rows of a tensor; they are copied before the call returns. On CUDA it may be in the
+        device's memory, written already: no stream is waited for. `borrow` uses that memory in place, which must then
+        stay for as long as any version of the weights has it and work launched with those runs."""
+        name = xqkv_part(part).name.lower()
+        on_device = self._device is not None and is_from_device(source)
+        array = array_on(self._device if on_device else None, source, None, name)
+        tensor = tensor_of(array, name)
+        tensor.memory = xqkv_memory.DEVICE if isinstance(array, DeviceArray) else xqkv_memory.HOST
+        tensor.ownership = xqkv_ownership.BORROW if borrow else xqkv_ownership.COPY
         tensor.extent, tensor.convert = extent, int(convert)
         call("xqkv_update_put", self.handle, layer, part, kind, ctypes.byref(tensor))
 
@@ -43,6 +52,13 @@ class Update(Handle):
     def read(self, checkpoint: Checkpoint) -> None:
         """Takes all of this rank's layers from a checkpoint."""
         call("xqkv_update_read_checkpoint", self.handle, ctypes.byref(checkpoint.plain))
+
+    @property
+    def commit_bytes(self) -> int:
+        """What a commit of the update as it is would take from the backend's memory."""
+        taken = ctypes.c_int64()
+        call("xqkv_update_get_commit_bytes", self.handle, ctypes.byref(taken))
+        return taken.value
 
     def commit(self) -> int:
         """Makes it the projection's weights, all at once, and gives their version."""
