@@ -22,11 +22,22 @@ pub fn python() -> Result<(), String> {
     let types = ["-m", "mypy", "--strict", "--exclude", "torch_op", "bindings/python/xqkv"];
     Run::new(&python, &types).succeed()?;
     let test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "bindings/python/tests"];
-    Run::new(&python, &test).env("XQKV_LIBRARY_PATH", library.join("libxqkv.so")).succeed()?;
+    let device = simulated_device()?;
+    Run::new(&python, &test)
+        .env("XQKV_LIBRARY_PATH", library.join("libxqkv.so"))
+        .env("XQKV_CUDA_LIBRARY", &device)
+        .env("XQKV_CUBLASLT_LIBRARY", &device)
+        .succeed()?;
     Run::new(&python, &["bindings/python/sample.py", "tests/data/t5"])
         .env("XQKV_LIBRARY_PATH", library.join("libxqkv.so"))
         .env("PYTHONPATH", "bindings/python")
         .succeed()
+}
+
+/// The simulated GPU's library, built.
+fn simulated_device() -> Result<PathBuf, String> {
+    Run::new("cargo", &["build", "-p", "gpusim"]).succeed()?;
+    Ok(target().join("debug/libgpusim.so"))
 }
 
 /// The Python package with torch in its environment, none of whose tests may be skipped.
