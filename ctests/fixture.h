@@ -2,7 +2,7 @@
 #ifndef FIXTURE_H
 #define FIXTURE_H
 
-#include "check.h"
+#include "device.h"
 #include <math.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -127,7 +127,8 @@ static inline xqkv_context *test_context(int threads) {
     xqkv_context_options options;
     xqkv_context *context = NULL;
     CHECK_OK(xqkv_context_options_init(&options, sizeof options));
-    options.thread_count = threads;
+    options.backend = on_cuda() ? XQKV_BACKEND_CUDA : XQKV_BACKEND_HOST;
+    if (!on_cuda()) options.thread_count = threads;
     CHECK_OK(xqkv_context_create(&options, &context, &error));
     return context;
 }
@@ -205,10 +206,10 @@ static inline xqkv_forward test_call(outputs *out, int decoder_rows, int encoder
         xqkv_forward call = test_call(&out, 3, 4);                                                        \
         poison(&out);                                                                                     \
         call.field = (value);                                                                             \
-        CHECK_REFUSED((status), (word), xqkv_projection_forward((projection), &call, NULL, &error));      \
+        CHECK_REFUSED((status), (word), run_forward((projection), &call, NULL, &error));      \
         CHECK(is_poisoned(&out));                                                                         \
         call = test_call(&out, 3, 4);                                                                     \
-        CHECK_OK(xqkv_projection_forward((projection), &call, NULL, &error));                             \
+        CHECK_OK(run_forward((projection), &call, NULL, &error));                             \
     } while (0)
 
 /* Whether a packed output has exactly these rows of a layer, and poison behind them. */

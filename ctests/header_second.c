@@ -77,7 +77,11 @@ static int use_context_info(void) {
         + (sizeof plain.backend == 0)
         + (sizeof plain.device == 0)
         + (sizeof plain.thread_count == 0)
-        + (sizeof plain.instruction_set == 0);
+        + (sizeof plain.instruction_set == 0)
+        + (sizeof plain.compute_capability == 0)
+        + (sizeof plain.multiprocessor_count == 0)
+        + (sizeof plain.driver_version == 0)
+        + (sizeof plain.cublaslt_version == 0);
 }
 
 static int use_input(void) {
@@ -166,6 +170,27 @@ static int use_shard(void) {
         + (sizeof plain.weight_bytes == 0);
 }
 
+static int use_plan_options(void) {
+    xqkv_plan_options plain;
+    if (xqkv_plan_options_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.flags == 0)
+        + (sizeof plain.alignment_bytes == 0)
+        + (sizeof plain.workspace_limit == 0);
+}
+
+static int use_workspace(void) {
+    xqkv_workspace plain;
+    if (xqkv_workspace_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.reserved == 0)
+        + (sizeof plain.minimum_bytes == 0)
+        + (sizeof plain.recommended_bytes == 0)
+        + (sizeof plain.alignment_bytes == 0);
+}
+
 static int use_stats(void) {
     xqkv_stats plain;
     if (xqkv_stats_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
@@ -213,6 +238,8 @@ int header_second(void) {
     bad += use_forward();
     bad += use_projection_options();
     bad += use_shard();
+    bad += use_plan_options();
+    bad += use_workspace();
     bad += use_stats();
     bad += use_tensor();
     bad += XQKV_STATUS_OK != 0;
@@ -231,10 +258,17 @@ int header_second(void) {
     bad += XQKV_STATUS_LAYER_OUT_OF_RANGE != 113;
     bad += XQKV_STATUS_DUPLICATE_PART != 114;
     bad += XQKV_STATUS_BUFFER_TOO_SMALL != 115;
+    bad += XQKV_STATUS_WRONG_MEMORY != 116;
     bad += XQKV_STATUS_NOT_READY != 201;
     bad += XQKV_STATUS_WORKSPACE_TOO_SMALL != 202;
     bad += XQKV_STATUS_HANDLE_POISONED != 203;
+    bad += XQKV_STATUS_PLAN_NEEDED != 204;
+    bad += XQKV_STATUS_PLAN_MISMATCH != 205;
     bad += XQKV_STATUS_NOT_SUPPORTED != 301;
+    bad += XQKV_STATUS_LIBRARY_MISSING != 302;
+    bad += XQKV_STATUS_LIBRARY_UNSUITABLE != 303;
+    bad += XQKV_STATUS_NO_DEVICE != 304;
+    bad += XQKV_STATUS_DEVICE_REFUSED != 305;
     bad += XQKV_STATUS_OUT_OF_MEMORY != 401;
     bad += XQKV_STATUS_THREAD_FAILED != 402;
     bad += XQKV_STATUS_TOO_MANY_HANDLES != 403;
@@ -244,6 +278,7 @@ int header_second(void) {
     bad += XQKV_STATUS_CHECKPOINT_UNKNOWN_FAMILY != 504;
     bad += XQKV_STATUS_CHECKPOINT_MISSING_TENSOR != 505;
     bad += XQKV_STATUS_CHECKPOINT_MISMATCH != 506;
+    bad += XQKV_STATUS_DEVICE_FAILED != 601;
     bad += XQKV_STATUS_PANIC != 901;
     bad += XQKV_EFFECT_NONE != 1;
     bad += XQKV_EFFECT_OUTPUTS_UNDEFINED != 2;
@@ -278,6 +313,9 @@ int header_second(void) {
     bad += XQKV_SPLIT_EVEN != 0;
     bad += XQKV_SPLIT_EXPLICIT != 1;
     bad += XQKV_SPLIT_QUERY != 2;
+    bad += XQKV_PROJECTION_FLAG_TENSOR_FLOAT != 1;
+    bad += XQKV_PROJECTION_FLAG_BATCH_INVARIANT != 2;
+    bad += XQKV_PLAN_FLAG_TIMED != 1;
     bad += XQKV_PART_QUERY != 1;
     bad += XQKV_PART_KEY != 2;
     bad += XQKV_PART_VALUE != 3;

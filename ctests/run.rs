@@ -14,11 +14,15 @@ use std::process::Command;
 
 /// Runs every program, also behind one that failed, so that no failure hides another.
 fn run_all(library: Library, kind: &str, command: impl Fn(&Path) -> Command) {
+    run_these(&programs(), library, kind, command);
+}
+
+fn run_these(sources: &[String], library: Library, kind: &str, command: impl Fn(&Path) -> Command) {
     let run_one = |source: &String| {
         let program = compile::program(source, library, &[]);
-        run(command(&program), &format!("{source}_{kind}")).err()
+        run(command(&program), &format!("{}_{kind}", source.replace('/', "_"))).err()
     };
-    let failures: Vec<String> = programs().iter().filter_map(run_one).collect();
+    let failures: Vec<String> = sources.iter().filter_map(run_one).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -32,12 +36,47 @@ fn run(mut command: Command, name: &str) -> Result<(), String> {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     let is_silent = out.is_empty() && err.is_empty();
     let report = || format!("{name}: {}\n{out}{err}", output.status);
-    (output.status.success() && is_silent).then_some(()).ok_or_else(report)
+    (output.status.success() && is_silent).then_some(()).ok_or_else(report)?;
+    check_report(&command.get_program().to_string_lossy())
 }
 
 #[test]
 fn every_program_passes_with_the_shared_library() {
     run_all(Library::Shared, "shared", |program| Command::new(program));
+}
+
+#[test]
+fn every_program_passes_on_the_simulated_gpu() {
+    let simulator = compile::simulator();
+    run_all(Library::Shared, "gpusim", |program| on_simulator(program, &simulator));
+}
+
+fn on_simulator(program: &Path, simulator: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", simulator);
+    command.env("XQKV_CUBLASLT_LIBRARY", simulator).env("GPUSIM_REPORT", report_of(program));
+    command
+}
+
+/// Where the simulator is to tell what a program did; it adds to what is there.
+fn report_of(program: &Path) -> std::path::PathBuf {
+    let path = program.with_extension("report");
+    let _ = std::fs::remove_file(&path);
+    path
+}
+
+/// Nothing that real hardware would corrupt or crash on, and nothing left behind.
+fn check_report(program: &str) -> Result<(), String> {
+    let path = std::path::PathBuf::from(program).with_extension("report");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return Ok(());
+    };
+    let is_clean = |line: &str| {
+        let live = line.split("\"live\":{").nth(1).unwrap_or("1");
+        line.contains("\"violations\":[]") && !live.contains(|byte| ('1'..='9').contains(&byte))
+    };
+    let bad: Vec<&str> = text.lines().filter(|line| !is_clean(line)).collect();
+    if bad.is_empty() { Ok(()) } else { Err(format!("{program}: {}", bad.join("\n"))) }
 }
 
 #[test]

@@ -273,7 +273,7 @@ static void run_rank(const xqkv_projection *projection, float *out, int64_t firs
         views[part]->data = out + part * ROWS * WIDTH + first_column, views[part]->row_stride = WIDTH;
         views[part]->dtype = XQKV_DTYPE_F32;
     }
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
 }
 
 /* One rank's projection, loaded from `file` if it is given and else by the library. */
@@ -298,6 +298,7 @@ static void load_and_run(const xqkv_context *context, int64_t rank, int64_t rank
     CHECK_OK(xqkv_projection_destroy(projection, &error));
 }
 
+/* In bf16 weights with f32 rows, which only the host mixes; on CUDA `xqkv verify` compares ranks. */
 static void a_checkpoint_read_by_ranks_has_the_bits_of_one_put_by_hand(void) {
     static float by_hand[3 * ROWS * WIDTH], by_ranks[3 * ROWS * WIDTH];
     size_t bytes;
@@ -322,6 +323,6 @@ int main(int count, char **arguments) {
     a_pattern_names_the_tensors_of_any_model();
     nulls_and_sizes_are_refused();
     reports_refused_leave_their_memory_alone();
-    a_checkpoint_read_by_ranks_has_the_bits_of_one_put_by_hand();
+    if (!on_cuda()) a_checkpoint_read_by_ranks_has_the_bits_of_one_put_by_hand();
     return check_done();
 }

@@ -22,7 +22,7 @@ static void refused_as_projection(uintptr_t number) {
     xqkv_projection *projection = (xqkv_projection *)number;
     CHECK_OK(xqkv_forward_init(&call, sizeof call));
     CHECK_OK(xqkv_shard_init(&shard, sizeof shard));
-    CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection", run_forward(projection, &call, NULL, &error));
     CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection", xqkv_projection_get_shard(projection, &shard, &error));
     CHECK_REFUSED(XQKV_STATUS_INVALID_HANDLE, "projection",
                   xqkv_projection_get_weights_version(projection, &version, &error));

@@ -19,6 +19,7 @@ static journal logged(int level) {
     xqkv_context *context = NULL;
     CHECK_OK(xqkv_context_options_init(&options, sizeof options));
     options.log = keep, options.log_user = &kept, options.log_level = level, options.thread_count = 2;
+    options.backend = XQKV_BACKEND_HOST;
     CHECK_OK(xqkv_context_create(&options, &context, &error));
     CHECK_OK(xqkv_context_destroy(context, &error));
     return kept;

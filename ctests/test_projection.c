@@ -23,7 +23,7 @@ static void ranks_side_by_side_are_one_rank(const xqkv_context *context, int64_t
         call.query.row_stride = test_columns(QUERY);
         call.key.row_stride = test_columns(KEY);
         call.value.row_stride = test_columns(VALUE);
-        CHECK_OK(xqkv_projection_forward(projection, &call, &stats, &error));
+        CHECK_OK(run_forward(projection, &call, &stats, &error));
         CHECK(stats.multiply_adds == 3 * shard.query_columns * DECODER_WIDTH +
                                          6 * (shard.key_columns + shard.value_columns) * ENCODER_WIDTH);
         CHECK_OK(xqkv_projection_destroy(projection, &error));
@@ -41,10 +41,10 @@ static void a_rank_without_heads_does_nothing(const xqkv_context *context) {
     xqkv_forward call = test_call(&out, 3, 6);
     poison(&out);
     CHECK_OK(xqkv_stats_init(&stats, sizeof stats));
-    CHECK_OK(xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK_OK(run_forward(projection, &call, &stats, &error));
     CHECK(stats.multiply_adds == 0 && stats.matmuls == 0 && is_poisoned(&out));
     load(projection, 0);
-    CHECK_OK(xqkv_projection_forward(projection, &call, &stats, &error));
+    CHECK_OK(run_forward(projection, &call, &stats, &error));
     CHECK(stats.multiply_adds == 0 && is_poisoned(&out));
     CHECK_OK(xqkv_projection_destroy(projection, &error));
 }
@@ -64,10 +64,10 @@ static void a_pipeline_rank_holds_its_layers_only(const xqkv_context *context) {
     CHECK_OK(xqkv_update_commit(update, NULL, &error));
     xqkv_forward call = test_call(&out, 2, 2);
     poison(&out);
-    CHECK_REFUSED(XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer 0", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer 0", run_forward(projection, &call, NULL, &error));
     CHECK(is_poisoned(&out));
     call.layer = 1;
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
     for (int part = QUERY; part <= VALUE; part++) CHECK(has_rows(&out, part, 1, 2, 0));
     CHECK_OK(xqkv_projection_destroy(projection, &error));
 }

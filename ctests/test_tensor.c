@@ -8,7 +8,7 @@ static void check_layer(const xqkv_projection *checked) {
     static outputs out;
     xqkv_forward call = test_call(&out, 3, 4);
     poison(&out);
-    CHECK_OK(xqkv_projection_forward(checked, &call, NULL, &error));
+    CHECK_OK(run_forward(checked, &call, NULL, &error));
     for (int part = QUERY; part <= VALUE; part++) CHECK(has_rows(&out, part, 0, part == QUERY ? 3 : 4, 0));
 }
 
@@ -77,7 +77,7 @@ static void a_cut_tensor_is_taken_as_it_is(const xqkv_context *context) {
     CHECK_OK(xqkv_update_commit(update, NULL, &error));
     xqkv_forward call = test_call(&out, 2, 0);
     poison(&out);
-    CHECK_OK(xqkv_projection_forward(second, &call, NULL, &error));
+    CHECK_OK(run_forward(second, &call, NULL, &error));
     for (int at = 0; at < 12; at++) CHECK(out.parts[QUERY][at] == test_result(QUERY, 0, at / 6, 6 + at % 6, 0));
     CHECK_OK(xqkv_projection_destroy(second, &error));
 }
@@ -116,7 +116,8 @@ static void bad_tensors_are_refused_and_the_update_goes_on(void) {
     REFUSED(layout, 2, XQKV_STATUS_INVALID_ENUM, "layout");
     REFUSED(fused_order, XQKV_FUSED_ORDER_PER_HEAD, XQKV_STATUS_NOT_SUPPORTED, "CONCATENATED");
     REFUSED(fused_order, -1, XQKV_STATUS_INVALID_ENUM, "fused_order");
-    REFUSED(memory, XQKV_MEMORY_DEVICE, XQKV_STATUS_NOT_SUPPORTED, "XQKV_MEMORY_HOST");
+    if (on_cuda()) REFUSED(memory, XQKV_MEMORY_DEVICE, XQKV_STATUS_WRONG_MEMORY, "no memory that CUDA");
+    else REFUSED(memory, XQKV_MEMORY_DEVICE, XQKV_STATUS_NOT_SUPPORTED, "XQKV_MEMORY_HOST");
     REFUSED(memory, 5, XQKV_STATUS_INVALID_ENUM, "memory");
     REFUSED(ownership, XQKV_OWNERSHIP_BORROW, XQKV_STATUS_NOT_SUPPORTED, "XQKV_OWNERSHIP_COPY");
     REFUSED(ownership, 5, XQKV_STATUS_INVALID_ENUM, "ownership");
@@ -159,7 +160,7 @@ static void a_strided_bias_and_three_fused_weights_are_cut_right(const xqkv_cont
     xqkv_forward call = test_call(&out, 3, 3);
     poison(&out);
     call.decoder.data = test_rows(KEY);
-    CHECK_OK(xqkv_projection_forward(equal, &call, NULL, &error));
+    CHECK_OK(run_forward(equal, &call, NULL, &error));
     for (int part = QUERY, first = 0; part <= VALUE; first += test_columns(part++))
         for (int at = 0; at < 3 * test_columns(part); at++) {
             int output = first + at % test_columns(part);

@@ -17,7 +17,7 @@ static int generation_of(int part) {
     static outputs out;
     xqkv_forward call = test_call(&out, part == QUERY ? 2 : 0, part == QUERY ? 0 : 2);
     poison(&out);
-    xqkv_status status = xqkv_projection_forward(projection, &call, NULL, &error);
+    xqkv_status status = run_forward(projection, &call, NULL, &error);
     if (status == XQKV_STATUS_NOT_READY) return CHECK(is_poisoned(&out)), -1;
     CHECK(status == XQKV_STATUS_OK);
     for (int generation = 0; generation < 4; generation++)
@@ -29,7 +29,7 @@ static void forwards_need_what_they_run_and_name_what_is_missing(void) {
     static outputs out;
     xqkv_forward call = test_call(&out, 1, 1);
     CHECK_REFUSED(XQKV_STATUS_NOT_READY, "query weight of layer 0, query bias of layer 0, key weight of layer 0, "
-                  "value weight of layer 0 and 1 more", xqkv_projection_forward(projection, &call, NULL, &error));
+                  "value weight of layer 0 and 1 more", run_forward(projection, &call, NULL, &error));
     xqkv_update *update = begin();
     CHECK_OK(put_weight(update, 0, QUERY, 0));
     CHECK_OK(xqkv_update_commit(update, NULL, &error));

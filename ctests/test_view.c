@@ -24,7 +24,12 @@ static void check_layout(int part, int dtype, const char *name, int64_t layer, i
     memset(written, 0, sizeof written);
     call.layer_count = layers, view->dtype = dtype;
     view->layer_stride = layer, view->row_stride = row, view->head_stride = head, view->width_stride = lane;
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    if (on_cuda() && lane != 1) {
+        CHECK_REFUSED(XQKV_STATUS_NOT_SUPPORTED, "width_stride", run_forward(projection, &call, NULL, &error));
+        CHECK(is_poisoned(&out));
+        return;
+    }
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
     for (int l = 0; l < layers; l++)
         for (int r = 0; r < ROWS; r++)
             for (int column = 0; column < test_columns(part); column++) {
@@ -58,7 +63,7 @@ static void key_and_value_may_be_interleaved(void) {
     poison(&out);
     call.value.data = out.parts[KEY] + 6;
     call.key.row_stride = call.value.row_stride = 10;
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
     for (int at = 0; at < ROWS * 10; at++) {
         int part = at % 10 < 6 ? KEY : VALUE, column = at % 10 < 6 ? at % 10 : at % 10 - 6;
         CHECK(out.parts[KEY][at] == test_result(part, 0, at / 10, column, 0));
@@ -75,7 +80,7 @@ static void heads_of_key_and_value_may_alternate_in_dtypes_of_their_own(void) {
     call.key.head_stride = HEAD, call.key.row_stride = ROW, call.key.layer_stride = LAYER;
     call.value.data = out.parts[KEY] + HEAD_WIDTH, call.value.dtype = XQKV_DTYPE_BF16;
     call.value.head_stride = 2 * HEAD, call.value.row_stride = 2 * ROW, call.value.layer_stride = 2 * LAYER;
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
     for (int at = 0; at < LAYERS * LAYER; at++) {
         int layer = at / LAYER, row = at / ROW % ROWS, head = at / HEAD % KEY_VALUE_HEADS, lane = at % HEAD;
         const float *element = out.parts[KEY] + at;
@@ -103,7 +108,7 @@ static void strides_of_more_than_32_bits_land_where_they_should(void) {
     call.decoder.data = far[0], call.query.data = far[1];
     call.decoder.row_stride = call.query.row_stride = stride;
     call.decoder.dtype = call.query.dtype = XQKV_DTYPE_BF16;
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
     for (int at = 0; at < 2 * 12; at++)
         CHECK(holds(far[1], XQKV_DTYPE_BF16, at / 12 * stride + at % 12, test_result(QUERY, 0, at / 12, at % 12, 0)));
     CHECK(far[1][12] == 0 && far[1][stride - 1] == 0 && far[1][stride + 12] == 0);
@@ -142,35 +147,36 @@ static void outputs_that_share_memory_are_refused(void) {
     xqkv_forward call = test_call(&out, 3, 4);
     poison(&out);
     call.value.data = call.key.data;
-    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "key", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "key", run_forward(projection, &call, NULL, &error));
     call.value.data = out.parts[KEY] + 4 * 6 - 1;
-    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "value", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "value", run_forward(projection, &call, NULL, &error));
     call.value.data = out.parts[QUERY] + 3;
-    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "query", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "query", run_forward(projection, &call, NULL, &error));
     call = test_call(&out, 3, 4);
     call.key.row_stride = call.value.row_stride = 10, call.value.data = out.parts[KEY] + 5;
-    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "key", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "key", run_forward(projection, &call, NULL, &error));
     CHECK(is_poisoned(&out));
     call = test_call(&out, 3, 4);
     memcpy(out.parts[QUERY], test_rows(QUERY), sizeof(float) * 3 * DECODER_WIDTH);
     call.decoder.data = out.parts[QUERY];
-    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "decoder", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "decoder", run_forward(projection, &call, NULL, &error));
     CHECK(memcmp(out.parts[QUERY], test_rows(QUERY), sizeof(float) * 3 * DECODER_WIDTH) == 0);
     call = test_call(&out, 3, 4);
     call.encoder.data = out.parts[VALUE] + 4 * 4 - 1;
-    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "encoder", xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_REFUSED(XQKV_STATUS_OVERLAP, "encoder", run_forward(projection, &call, NULL, &error));
     memcpy(out.parts[VALUE] + 4 * 4, test_rows(KEY), sizeof(float) * 4 * ENCODER_WIDTH);
     call.encoder.data = out.parts[VALUE] + 4 * 4;
-    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
 }
 
 int main(void) {
     projection = ready_projection(2);
-    for (int dtype = XQKV_DTYPE_F32; dtype <= XQKV_DTYPE_BF16; dtype++)
+    /* On CUDA results are of the weights' dtype, here f32, and lanes are neighbours. */
+    for (int dtype = XQKV_DTYPE_F32; dtype <= (on_cuda() ? XQKV_DTYPE_F32 : XQKV_DTYPE_BF16); dtype++)
         for (int part = QUERY; part <= VALUE; part++) layouts_land_where_they_should(part, dtype);
     key_and_value_may_be_interleaved();
-    heads_of_key_and_value_may_alternate_in_dtypes_of_their_own();
-    if (getenv("XQKV_TEST_IS_SLOW") == NULL) strides_of_more_than_32_bits_land_where_they_should();
+    if (!on_cuda()) heads_of_key_and_value_may_alternate_in_dtypes_of_their_own();
+    if (!on_cuda() && getenv("XQKV_TEST_IS_SLOW") == NULL) strides_of_more_than_32_bits_land_where_they_should();
     bad_views_are_refused();
     outputs_that_share_memory_are_refused();
     CHECK_OK(xqkv_projection_destroy(projection, &error));

@@ -664,7 +664,8 @@ enum xqkv_projection_flag
   XQKV_PROJECTION_FLAG_TENSOR_FLOAT = 1,
   /**
    * CUDA: a row's bits must not depend on how many rows come with it: no split sums, and one
-   * algorithm for each matrix. Costs speed at few rows.
+   * algorithm for each matrix, chosen alike whatever the rows, for calls whose memory is laid
+   * out and aligned alike. Costs speed. Not yet confirmed on a real GPU.
    */
   XQKV_PROJECTION_FLAG_BATCH_INVARIANT = 2,
 };
@@ -673,6 +674,30 @@ enum xqkv_projection_flag
 typedef enum xqkv_projection_flag xqkv_projection_flag;
 #else
 typedef int32_t xqkv_projection_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a plan chooses.
+ */
+enum xqkv_plan_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * CUDA: run the algorithms that cuBLASLt offers, each a few times, and take the fastest
+   * instead of its first choice. Takes scratch memory from the context's allocator for inputs,
+   * results and workspace, launches on a stream of the library's own and waits for it; not while
+   * a capture is going on in the calling thread.
+   */
+  XQKV_PLAN_FLAG_TIMED = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_plan_flag xqkv_plan_flag;
+#else
+typedef int32_t xqkv_plan_flag;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -1228,7 +1253,7 @@ typedef struct xqkv_plan_options {
    */
   uint32_t struct_size;
   /**
-   * Must be 0.
+   * Values of xqkv_plan_flag.
    */
   uint32_t flags;
   /**
@@ -1637,7 +1662,7 @@ xqkv_status xqkv_workspace_init(struct xqkv_workspace *workspace, size_t size);
  * somewhere behind key, or before it. They are not read, and nothing is written. `options` may be
  * NULL. Needs the weights of the example's layer to be loaded. `*plan` is written only on success,
  * and is the caller's to destroy. Allocates and asks the device's libraries; not for a thread that
- * must not wait. Launches nothing. Any thread.
+ * must not wait. Launches nothing, unless timed. Any thread.
  *
  * Returns: what xqkv_projection_forward refuses, and NULL_ARGUMENT, INVALID_ARGUMENT (options),
  * MISALIGNED, NOT_SUPPORTED (no algorithm for such a call), DEVICE_REFUSED, TOO_MANY_HANDLES.

@@ -136,11 +136,14 @@ macro_rules! named_enum {
             }
 
             /// The value that an integer from outside stands for; `field` is named in the message.
-            pub fn from_integer(value: i32, field: &str) -> Result<Self, $crate::error::Error> {
+            pub fn from_integer(
+                value: i32,
+                field: impl std::fmt::Display,
+            ) -> Result<Self, $crate::error::Error> {
                 let known = Self::ALL.iter().copied().find(|known| *known as i32 == value);
                 known.ok_or_else(|| {
                     let listed = Self::ALL.iter().map(|known| (known.name(), *known as i32));
-                    $crate::error::unknown_value(field, value, listed)
+                    $crate::error::unknown_value(&field.to_string(), value, listed)
                 })
             }
         }

@@ -75,11 +75,26 @@ pub fn caught<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     outcome.map_err(|_| message().unwrap_or_else(|| "without a message".to_owned()))
 }
 
-/// Panics inside `caught` are kept quiet; all others go where they went before.
+/// As `caught`, for the path that touches no state of its thread unless it panics: there is no mark
+/// that this body is being run, so the hook goes by where a panic is from.
+pub fn caught_without_mark<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(body));
+    let message = || MESSAGE.try_with(Cell::take).ok().flatten();
+    outcome.map_err(|_| message().unwrap_or_else(|| "without a message".to_owned()))
+}
+
+/// Whether a panic is from this library's own sources, or from what these called and std reports
+/// at the caller.
+fn is_ours(info: &PanicHookInfo<'_>) -> bool {
+    let sources = file!().trim_end_matches("log.rs");
+    info.location().is_some_and(|location| location.file().starts_with(sources))
+}
+
+/// Panics inside `caught` are kept quiet, and so are our own; all others go where they went before.
 fn install_hook() {
     let previous = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if DEPTH.get() == 0 {
+        if DEPTH.get() == 0 && !is_ours(info) {
             return previous(info);
         }
         let _ = MESSAGE.try_with(|place| place.set(Some(described(info))));

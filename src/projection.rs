@@ -64,6 +64,13 @@ pub struct Done {
     pub plans_made: u64,
 }
 
+impl Done {
+    /// What a rank without heads of the given sides does.
+    fn nothing(weights_version: u64) -> Self {
+        Done { counts: Counts::default(), weights_version, plans_made: 0 }
+    }
+}
+
 /// This rank's shard of Wq, Wk and Wv of all its layers, on one backend.
 pub struct Projection {
     backend: Arc<dyn Backend>,
@@ -118,6 +125,9 @@ impl Projection {
     pub unsafe fn forward(&self, call: &Call, plan: Option<&Plan>) -> Result<Done, Error> {
         self.check(call)?;
         let version = self.current.read();
+        if call.is_empty() {
+            return Ok(Done::nothing(version.number));
+        }
         let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
         let job = self.job(call, weights);
         // SAFETY: passed on; the call was checked, and all it needs is loaded.
@@ -220,7 +230,7 @@ impl Projection {
             return Ok((plan, 0));
         }
         let alignment = call.common_alignment();
-        let options = PlanOptions { workspace_limit: None, alignment };
+        let options = PlanOptions { workspace_limit: None, alignment, is_timed: false };
         let plan = Arc::new(self.make_plan(call, job, &options)?);
         if plans.len() == MOST_PLANS {
             plans.remove(0);
@@ -280,6 +290,11 @@ impl Call {
     fn common_alignment(&self) -> usize {
         let powers = self.addresses().map(|(_, address)| 1 << address.trailing_zeros().min(4));
         powers.min().unwrap_or(16)
+    }
+
+    /// Whether this rank has no heads of the sides that were given.
+    fn is_empty(&self) -> bool {
+        self.decoder.is_none() && self.encoder.is_none()
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> {

@@ -9,7 +9,7 @@ use xqkv::error::{Error, Status};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Spec};
 use xqkv::weights::checkpoint::{Checkpoint, Location};
-use xqkv::weights::{Change, Extent, Kind, Source, Update};
+use xqkv::weights::{Change, Data, Extent, Kind, Source, Update};
 
 fn root(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
@@ -60,7 +60,7 @@ fn stored_bytes(spec: &Spec) -> impl Fn(&Change) -> usize {
     move |change| match change {
         Change::Weight(bytes) => bytes.len(),
         Change::Bias(elements) => elements.len() * element,
-        Change::Clear => 0,
+        Change::Borrow(_) | Change::Clear => 0,
     }
 }
 
@@ -72,13 +72,13 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
             bias = elements.iter().flat_map(|element| element.to_ne_bytes()).collect::<Vec<u8>>();
             (&bias[..], xqkv::dtype::Dtype::F32)
         }
-        Change::Clear => unreachable!("a load clears nothing"),
+        Change::Borrow(_) | Change::Clear => unreachable!("a load copies"),
     };
     let columns = if kind == Kind::Weight { update.spec().inputs(part) } else { 1 };
     let rows = update.spec().outputs(part);
     let source = Source {
         dtype,
-        data,
+        data: Data::Copied(data),
         rows,
         columns,
         row_stride: columns,

@@ -22,7 +22,10 @@ fn xqkv(arguments: &[&str]) -> Output {
 }
 
 fn verified(arguments: &[&str]) -> Value {
-    let output = xqkv(&[&["verify"], arguments, &["--json"]].concat());
+    verdict_of(xqkv(&[&["verify"], arguments, &["--json"]].concat()))
+}
+
+fn verdict_of(output: Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     let verdict: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{output:?}"));
     assert_eq!(output.status.success(), verdict["pass"] == true, "{verdict}");
@@ -43,6 +46,81 @@ fn changed(folder: &str, file: &str, change: impl Fn(&mut Vec<u8>)) -> tempfile:
     change(&mut bytes);
     std::fs::write(path, bytes).unwrap();
     copy
+}
+
+/// The simulated GPU, built where this test was.
+fn simulator() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--package", "gpusim", "--target-dir"]).arg(target);
+    assert!(command.current_dir(root()).status().unwrap().success());
+    target.join("debug/libgpusim.so")
+}
+
+#[test]
+fn every_family_passes_on_the_simulated_gpu() {
+    let (library, report) = (simulator(), tempfile::tempdir().unwrap());
+    for (folder, ..) in CHECKPOINTS {
+        for ranks in ["1", "2", "3", "5", "8"] {
+            let path = report.path().join(format!("{}_{ranks}", folder.replace('/', "_")));
+            let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+            command.current_dir(root()).args(["verify", folder, "--ranks", ranks, "--json"]);
+            command.args(["--backend", "cuda"]);
+            command.env("XQKV_CUDA_LIBRARY", &library).env("XQKV_CUBLASLT_LIBRARY", &library);
+            let verdict = verdict_of(command.env("GPUSIM_REPORT", &path).output().unwrap());
+            assert!(verdict["pass"] == true && verdict["ratio"] == 1.0, "{folder}: {verdict}");
+            let seen: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            let executed = &verdict["multiply_adds_executed"];
+            assert_eq!(&seen["multiply_adds"], executed, "by the device's own count");
+            assert!(seen["violations"].as_array().unwrap().is_empty(), "{seen}");
+            let live = seen["live"].as_object().unwrap();
+            assert!(live.values().all(|count| count == 0), "{seen}");
+        }
+    }
+}
+
+/// A driver that has only what it needs to be asked for its version.
+fn half_a_driver(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("half.c"), folder.join("libhalf.so"));
+    std::fs::write(&source, "int cuInit(unsigned flags) { return (int)flags; }").unwrap();
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    assert!(command.status().unwrap().success());
+    library
+}
+
+#[test]
+fn what_cuda_lacks_is_told() {
+    let (simulator, folder) = (simulator(), tempfile::tempdir().unwrap());
+    let (half, nowhere) = (half_a_driver(folder.path()), folder.path().join("nowhere.so"));
+    for (driver, cublaslt, variable, value, status, word) in [
+        (&nowhere, &simulator, "", "", "LIBRARY_MISSING", "XQKV_CUDA_LIBRARY"),
+        (&simulator, &nowhere, "", "", "LIBRARY_MISSING", "XQKV_CUBLASLT_LIBRARY"),
+        (&half, &simulator, "", "", "LIBRARY_UNSUITABLE", "has no cuDriverGetVersion"),
+        (&simulator, &half, "", "", "LIBRARY_UNSUITABLE", "has no cublasLtCreate"),
+        (&simulator, &simulator, "GPUSIM_DRIVER_VERSION", "11080", "LIBRARY_UNSUITABLE", "11080"),
+        (
+            &simulator,
+            &simulator,
+            "GPUSIM_CUBLASLT_VERSION",
+            "111103",
+            "LIBRARY_UNSUITABLE",
+            "111103",
+        ),
+        (&simulator, &simulator, "GPUSIM_DEVICES", "0", "NO_DEVICE", "CUDA_ERROR_NO_DEVICE"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+        command.current_dir(root()).args(["verify", "tests/data/t5", "--backend", "cuda"]);
+        command.env("XQKV_CUDA_LIBRARY", driver).env("XQKV_CUBLASLT_LIBRARY", cublaslt);
+        if !variable.is_empty() {
+            command.env(variable, value);
+        }
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(status) && told.contains(word), "{status}, {word}: {told}");
+    }
 }
 
 #[test]

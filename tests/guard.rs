@@ -75,9 +75,10 @@ fn run(set: InstructionSet, dtype: Dtype, rows: i64, inner: i64, head_width: i64
     let query = View::new("query", place, dtype, shape, Strides::default()).unwrap();
     let rows = Rows::new("decoder", address, dtype, rows, inner, 0).unwrap();
     let decoder = Some(DecoderSide { rows, query });
-    let call = Call { layer: 0, layer_count: 1, decoder, encoder: None };
+    let lane = xqkv::backend::Lane::default();
+    let call = Call { layer: 0, layer_count: 1, decoder, encoder: None, lane };
     // SAFETY: mapped memory of these shapes.
-    unsafe { projection.forward(&call) }.unwrap();
+    unsafe { projection.forward(&call, None) }.unwrap();
     let last = &output.bytes(out_bytes, at_end)[out_bytes - dtype.bytes()..];
     assert!(last.iter().any(|&byte| byte != 0xff), "the last element was not written");
 }

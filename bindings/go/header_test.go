@@ -61,6 +61,7 @@ var unbound = map[string]string{
 	"xqkv_update_get_commit_bytes":           "CUDA's: for engines that lend device memory",
 	"XQKV_PROJECTION_FLAG_TENSOR_FLOAT":      "CUDA's",
 	"XQKV_PROJECTION_FLAG_BATCH_INVARIANT":   "CUDA's",
+	"XQKV_PLAN_FLAG_TIMED":                   "CUDA's",
 	"xqkv_error.status":                      "the call returned it",
 }
 

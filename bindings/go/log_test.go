@@ -35,8 +35,7 @@ func (lines *lines) add(level xqkv.LogLevel, message string) {
 
 func TestTheLogReachesTheFunctionOfItsContext(t *testing.T) {
 	var first, second lines
-	options := xqkv.ContextOptions{Backend: xqkv.BackendHost, ThreadCount: 1}
-	options.LogLevel, options.Log = xqkv.LogLevelDebug, first.add
+	options := xqkv.ContextOptions{Backend: xqkv.BackendHost, ThreadCount: 1, LogLevel: xqkv.LogLevelDebug, Log: first.add}
 	one := must(xqkv.NewContext(options))
 	options.Log, options.ThreadCount = second.add, 2
 	two := must(xqkv.NewContext(options))
@@ -53,7 +52,7 @@ func TestTheLogReachesTheFunctionOfItsContext(t *testing.T) {
 
 func TestProjectionsLogAfterTheirContextIsClosed(t *testing.T) {
 	var log lines
-	options := xqkv.ContextOptions{ThreadCount: 1, LogLevel: xqkv.LogLevelInfo, Log: log.add}
+	options := xqkv.ContextOptions{Backend: xqkv.BackendHost, ThreadCount: 1, LogLevel: xqkv.LogLevelInfo, Log: log.add}
 	context := must(xqkv.NewContext(options))
 	projection := must(xqkv.NewProjection(context, smallSpec, xqkv.ProjectionOptions{}))
 	closing(t, projection, context)

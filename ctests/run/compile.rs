@@ -71,7 +71,7 @@ pub fn soname_link() -> PathBuf {
 pub fn program(name: &str, library: Library, flags: &[&str]) -> PathBuf {
     let kind = if library == Library::Shared { "shared" } else { "static" };
     let thread = format!("{:?}", std::thread::current().id()).replace(['(', ')'], "");
-    let program = folder().join(format!("{name}_{kind}_{thread}"));
+    let program = folder().join(format!("{}_{kind}_{thread}", name.replace('/', "_")));
     let mut command = Command::new(tool("CC", "cc").expect("a C compiler"));
     command.args(["-std=gnu11", "-g", "-O1"]).args(WARNINGS).args(flags).arg("-I").arg(include());
     command.arg(sources().join(format!("{name}.c"))).arg("-o").arg(&program);
@@ -82,8 +82,18 @@ pub fn program(name: &str, library: Library, flags: &[&str]) -> PathBuf {
         }
         Library::Static => command.arg(library_folder().join("libxqkv.a")).args(["-ldl"]),
     };
-    succeed(command.args(["-lpthread", "-lm"]));
+    succeed(command.args(["-lpthread", "-lm", "-ldl"]));
     program
+}
+
+/// The simulated GPU's shared object, built where this test was.
+pub fn simulator() -> PathBuf {
+    let target = folder().parent().expect("the target folder").to_owned();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", "gpusim", "--target-dir"]).arg(&target);
+    succeed(command.current_dir(env!("CARGO_MANIFEST_DIR")));
+    target.join("debug/libgpusim.so")
 }
 
 /// Compiles the two users of the header and links them together.

@@ -60,7 +60,8 @@ fn every_field_of_the_header_is_pinned() {
 fn every_function_is_called_by_some_program() {
     let programs = super::programs();
     let sources: String = programs.iter().map(|name| read(&format!("ctests/{name}.c"))).collect();
-    let all = sources + &read("ctests/fixture.h") + &read("ctests/check.h");
+    let all =
+        sources + &read("ctests/fixture.h") + &read("ctests/check.h") + &read("ctests/device.h");
     // CHECK_SIZES puts the name of an init function together.
     let sizes =
         |name: &str| name.strip_suffix("_init").map(|plain| format!("CHECK_SIZES({plain},"));

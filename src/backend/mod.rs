@@ -232,6 +232,8 @@ pub struct PlanOptions {
     pub workspace_limit: Option<usize>,
     /// Every address of every call will be a multiple of so many bytes.
     pub alignment: usize,
+    /// Run what the device's library offers and take the fastest, instead of its first choice.
+    pub is_timed: bool,
 }
 
 /// All that is slow about a kind of job, done. Immutable, and cheap to share.

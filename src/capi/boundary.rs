@@ -20,6 +20,20 @@ pub(super) fn call(error: *mut xqkv_error, body: impl FnOnce() -> Result<(), Err
     outcome.map_or_else(|error| error.status, |()| Status::Ok)
 }
 
+/// Runs the body of a forward, which with a plan touches no state of its thread. It gives its log
+/// to the place that it gets.
+pub(super) fn forward(
+    error: *mut xqkv_error,
+    body: impl FnOnce(&mut Option<Log>) -> Result<(), Error>,
+) -> Status {
+    let mut log = None;
+    let outcome = log::caught_without_mark(|| body(&mut log));
+    let outcome = outcome.unwrap_or_else(|panic| Err(reported(log.as_ref(), panic)));
+    // SAFETY: as above.
+    unsafe { xqkv_error::write(error, &outcome) };
+    outcome.map_or_else(|error| error.status, |()| Status::Ok)
+}
+
 /// Runs a body that answers a value; the fallback is what a panic leaves.
 pub(super) fn value<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     log::caught(body).unwrap_or(fallback)
@@ -36,8 +50,12 @@ fn take_log() -> Option<Log> {
 }
 
 fn report(panic: String) -> Error {
+    reported(take_log().as_ref(), panic)
+}
+
+fn reported(log: Option<&Log>, panic: String) -> Error {
     let message = format!("the library panicked, please report it: {panic}");
-    if let Some(log) = take_log() {
+    if let Some(log) = log {
         log.write(log::Level::Error, &message);
     }
     Error::new(Status::Panic, message)
@@ -56,6 +74,26 @@ mod tests {
             Log::new(log::Level::Error, move |_, line| sink.lock().unwrap().push(line.to_owned()));
         let status = call(std::ptr::null_mut(), || {
             report_to(&log);
+            panic!("planted");
+        });
+        assert_eq!(status, Status::Panic);
+        let lines = lines.lock().unwrap();
+        assert!(
+            lines.len() == 1 && lines[0].contains("planted at src/capi/boundary.rs:"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_panic_of_a_forward_becomes_a_status_and_a_line_in_the_log() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        let log =
+            Log::new(log::Level::Error, move |_, line| sink.lock().unwrap().push(line.to_owned()));
+        // The hook is installed by the first call of another kind, as a context's creation is.
+        assert_eq!(call(std::ptr::null_mut(), || Ok(())), Status::Ok);
+        let status = forward(std::ptr::null_mut(), |place| {
+            *place = Some(log);
             panic!("planted");
         });
         assert_eq!(status, Status::Panic);

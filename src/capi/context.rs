@@ -336,7 +336,7 @@ fn auto_choice(options: &xqkv_context_options, log: &Log) -> Result<backend::Cho
     match backend::cuda_answers() {
         Ok(()) => cuda_choice(options, log),
         Err(reason) => {
-            log.write(Level::Info, &format!("context: no CUDA, since {}", reason.message));
+            log.write(Level::Debug, &format!("context: no CUDA, since {}", reason.message));
             host_choice(options)
         }
     }

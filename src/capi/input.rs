@@ -38,7 +38,7 @@ impl xqkv_input {
             return Ok(None);
         }
         self.ensure_supported(name)?;
-        let dtype = Dtype::from_integer(self.dtype, &format!("{name}.dtype"))?;
+        let dtype = Dtype::from_integer(self.dtype, format_args!("{name}.dtype"))?;
         let address = self.data as usize;
         Rows::new(name, address, dtype, self.rows, width, self.row_stride).map(Some)
     }

@@ -7,7 +7,7 @@ use super::handle;
 use super::plain::{self, Plain, ensure_pointer};
 use super::projection::xqkv_projection;
 use crate::backend::PlanOptions;
-use crate::error::{Error, Status, ensure};
+use crate::error::{Error, Status, ensure, named_enum};
 use crate::projection::Plan;
 use std::sync::Arc;
 
@@ -23,13 +23,28 @@ pub struct xqkv_plan {
     _private: (),
 }
 
+/// How a plan chooses.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanFlag {
+    /// CUDA: run the algorithms that cuBLASLt offers, each a few times, and take the fastest
+    /// instead of its first choice. Takes scratch memory from the context's allocator for inputs,
+    /// results and workspace, launches on a stream of the library's own and waits for it; not while
+    /// a capture is going on in the calling thread.
+    Timed = 1,
+}
+
+named_enum!(PlanFlag {
+    Timed => c"XQKV_PLAN_FLAG_TIMED",
+});
+
 /// How a plan is made. All zeros is the default.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct xqkv_plan_options {
     /// Set by xqkv_plan_options_init.
     pub struct_size: u32,
-    /// Must be 0.
+    /// Values of xqkv_plan_flag.
     pub flags: u32,
     /// Bytes that every `data` pointer of every call will be a multiple of: a power of two up to
     /// 256; 0 is 16, which is all that vector loads ask for. A smaller one is for rows that begin
@@ -97,7 +112,7 @@ pub unsafe extern "C" fn xqkv_workspace_init(
 /// somewhere behind key, or before it. They are not read, and nothing is written. `options` may be
 /// NULL. Needs the weights of the example's layer to be loaded. `*plan` is written only on success,
 /// and is the caller's to destroy. Allocates and asks the device's libraries; not for a thread that
-/// must not wait. Launches nothing. Any thread.
+/// must not wait. Launches nothing, unless timed. Any thread.
 ///
 /// Returns: what xqkv_projection_forward refuses, and NULL_ARGUMENT, INVALID_ARGUMENT (options),
 /// MISALIGNED, NOT_SUPPORTED (no algorithm for such a call), DEVICE_REFUSED, TOO_MANY_HANDLES.
@@ -163,11 +178,18 @@ pub unsafe extern "C" fn xqkv_plan_get_workspace(
 /// `options` is NULL or points to a struct that begins with its size.
 unsafe fn read_options(options: *const xqkv_plan_options) -> Result<PlanOptions, Error> {
     if options.is_null() {
-        return Ok(PlanOptions { workspace_limit: None, alignment: DEFAULT_ALIGNMENT });
+        let (workspace_limit, alignment, is_timed) = (None, DEFAULT_ALIGNMENT, false);
+        return Ok(PlanOptions { workspace_limit, alignment, is_timed });
     }
     // SAFETY: passed on.
     let options = unsafe { plain::read(options, "options") }?;
-    ensure!(options.flags == 0, InvalidArgument, "flags is {}; use 0", options.flags);
+    let known = PlanFlag::Timed as u32;
+    ensure!(
+        options.flags & !known == 0,
+        InvalidArgument,
+        "flags is {}; use 0, or values of xqkv_plan_flag (at most {known})",
+        options.flags
+    );
     ensure!(
         options.workspace_limit >= -1,
         InvalidArgument,
@@ -178,7 +200,8 @@ unsafe fn read_options(options: *const xqkv_plan_options) -> Result<PlanOptions,
         0 => None,
         limit => Some(limit.max(0) as usize),
     };
-    Ok(PlanOptions { workspace_limit, alignment: alignment(options.alignment_bytes)? })
+    let is_timed = options.flags & PlanFlag::Timed as u32 != 0;
+    Ok(PlanOptions { workspace_limit, alignment: alignment(options.alignment_bytes)?, is_timed })
 }
 
 const DEFAULT_ALIGNMENT: usize = 16;

@@ -54,7 +54,8 @@ pub enum ProjectionFlag {
     /// exact f32.
     TensorFloat = 1,
     /// CUDA: a row's bits must not depend on how many rows come with it: no split sums, and one
-    /// algorithm for each matrix. Costs speed at few rows.
+    /// algorithm for each matrix, chosen alike whatever the rows, for calls whose memory is laid
+    /// out and aligned alike. Costs speed. Not yet confirmed on a real GPU.
     BatchInvariant = 2,
 }
 
@@ -258,9 +259,9 @@ pub unsafe extern "C" fn xqkv_projection_forward(
     stats: *mut xqkv_stats,
     error: *mut xqkv_error,
 ) -> Status {
-    boundary::call(error, || {
+    boundary::forward(error, |log| {
         let held = handle::get(projection)?;
-        boundary::report_to(&held.log);
+        *log = Some(held.log.clone());
         // SAFETY: NULL or a struct that begins with its size.
         let forward = unsafe { plain::read(forward, "forward") }?;
         if !stats.is_null() {

@@ -60,7 +60,7 @@ impl xqkv_view {
     pub(super) fn resolve(&self, name: &str, shape: Shape) -> Result<View, Error> {
         ensure!(!self.data.is_null(), NullArgument, "{name}.data is NULL, but its input was given");
         self.ensure_supported(name)?;
-        let dtype = Dtype::from_integer(self.dtype, &format!("{name}.dtype"))?;
+        let dtype = Dtype::from_integer(self.dtype, format_args!("{name}.dtype"))?;
         let strides = Strides {
             layer: self.layer_stride,
             row: self.row_stride,

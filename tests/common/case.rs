@@ -2,14 +2,14 @@
 
 use super::reference::Reference;
 use std::sync::Arc;
-use xqkv::backend::{self, Backend, Choice, InstructionSet};
+use xqkv::backend::{self, Backend, Choice, InstructionSet, Lane, Numerics};
 use xqkv::dtype::{Dtype, Element, bf16, f16};
 use xqkv::projection::{Call, DecoderSide, EncoderSide, Projection};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
 use xqkv::stats::Counts;
 use xqkv::view::{Rows, Shape, Strides, View};
-use xqkv::weights::{Extent, Kind, Source};
+use xqkv::weights::{Data, Extent, Kind, Source};
 
 /// Numbers that are the same in every run.
 pub struct Random(u64);
@@ -119,7 +119,8 @@ impl Case {
     /// A rank's projection, loaded from the whole tensors.
     pub fn projection(&self, backend: &Arc<dyn Backend>, split: Split) -> Projection {
         let shard = Shard::cut(&self.spec, split, Range::default()).unwrap();
-        let projection = Projection::new(backend.clone(), self.spec.clone(), shard);
+        let projection =
+            Projection::new(backend.clone(), self.spec.clone(), shard, Numerics::default());
         let mut update = projection.begin();
         for part in Part::ALL {
             let columns = self.spec.inputs(part);
@@ -149,7 +150,7 @@ impl Case {
 fn source(elements: &Elements, columns: i64) -> Source<'_> {
     Source {
         dtype: elements.dtype,
-        data: &elements.bytes,
+        data: Data::Copied(&elements.bytes),
         rows: (elements.bytes.len() / elements.dtype.bytes()) as i64 / columns,
         columns,
         row_stride: columns,
@@ -219,7 +220,8 @@ fn run(
                 (view(Part::Key, encoder.count()), view(Part::Value, encoder.count()));
             EncoderSide { rows: encoder, key, value }
         }),
+        lane: Lane::default(),
     };
     // SAFETY: inputs and outputs are as long as their shapes say, and this call's alone.
-    unsafe { rank.forward(&call) }.unwrap().0
+    unsafe { rank.forward(&call, None) }.unwrap().counts
 }

@@ -22,11 +22,11 @@ pub fn python() -> Result<(), String> {
     let types = ["-m", "mypy", "--strict", "--exclude", "torch_op", "bindings/python/xqkv"];
     Run::new(&python, &types).succeed()?;
     let test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "bindings/python/tests"];
-    let device = simulated_device()?;
+    let simulator = simulator()?;
     Run::new(&python, &test)
         .env("XQKV_LIBRARY_PATH", library.join("libxqkv.so"))
-        .env("XQKV_CUDA_LIBRARY", &device)
-        .env("XQKV_CUBLASLT_LIBRARY", &device)
+        .env("XQKV_CUDA_LIBRARY", &simulator)
+        .env("XQKV_CUBLASLT_LIBRARY", &simulator)
         .succeed()?;
     Run::new(&python, &["bindings/python/sample.py", "tests/data/t5"])
         .env("XQKV_LIBRARY_PATH", library.join("libxqkv.so"))
@@ -34,9 +34,9 @@ pub fn python() -> Result<(), String> {
         .succeed()
 }
 
-/// The simulated GPU's library, built.
-fn simulated_device() -> Result<PathBuf, String> {
-    Run::new("cargo", &["build", "-p", "gpusim"]).succeed()?;
+/// The simulated GPU's shared object, built.
+pub fn simulator() -> Result<PathBuf, String> {
+    Run::cargo(&["build", "--quiet", "--package", "gpusim"]).succeed()?;
     Ok(target().join("debug/libgpusim.so"))
 }
 

@@ -35,7 +35,7 @@ pub fn library() -> Result<PathBuf, String> {
 }
 
 /// The part of the version that build.rs makes the SONAME of.
-fn soname_version() -> String {
+pub fn soname_version() -> String {
     use xqkv::capi::version::{XQKV_VERSION_MAJOR, XQKV_VERSION_MINOR};
     match XQKV_VERSION_MAJOR {
         0 => format!("0.{XQKV_VERSION_MINOR}"),

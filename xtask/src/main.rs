@@ -2,7 +2,9 @@
 
 mod bindings;
 mod demo;
+mod gpu_bundle;
 mod nvidia;
+mod overhead;
 mod python;
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../../src/bin/xqkv/reference.rs"]
@@ -38,6 +40,14 @@ enum Command {
     /// Holds the simulated GPU against NVIDIA's headers and cuBLASLt, which are large, and so not
     /// part of test
     Nvidia,
+    /// Measures the library's own time for a planned forward, over vendor libraries that do nothing
+    Overhead,
+    /// Packs gpu/bundle for a machine with a GPU
+    GpuBundle {
+        /// Also run it on the simulated GPU
+        #[arg(long)]
+        check: bool,
+    },
     /// Writes include/xqkv.h anew from src/capi
     Header {
         /// Only check that it is current
@@ -52,6 +62,9 @@ fn main() -> ExitCode {
         Command::Test => steps::run(),
         Command::Torch => bindings::torch(),
         Command::Nvidia => nvidia::run(),
+        Command::Overhead => overhead::run(),
+        Command::GpuBundle { check } if check => gpu_bundle::check(),
+        Command::GpuBundle { .. } => gpu_bundle::run(),
         Command::Header { check } => header(check),
     };
     outcome.map_or_else(

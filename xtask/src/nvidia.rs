@@ -5,8 +5,8 @@
 mod names;
 mod signatures;
 
-use crate::python;
 use crate::run::{Run, root, target};
+use crate::{bindings, python};
 use names::Names;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const OWNERS: &[&str] = &["ctests/gpusim/src", "src/backend/cuda"];
 pub fn run() -> Result<(), String> {
     let packages = packages()?;
     let compiler = Compiler { headers: packages.join("include") };
-    let simulator = simulator()?;
+    let simulator = bindings::simulator()?;
     let mut outcomes = vec![compiler.check(Path::new("tests/nvidia/layouts.c"))];
     let owners = OWNERS.iter().filter(|owner| root().join(owner).exists());
     outcomes.extend(owners.map(|owner| check_names(owner, &compiler)));
@@ -35,12 +35,6 @@ fn packages() -> Result<PathBuf, String> {
     let print = "import sysconfig; print(sysconfig.get_path('platlib'), end='')";
     let folder = Run::new(python, &["-c", print]).output()?;
     Ok(Path::new(&folder).join("nvidia/cu13"))
-}
-
-/// The simulated GPU's shared object, built.
-fn simulator() -> Result<PathBuf, String> {
-    Run::cargo(&["build", "--quiet", "--package", "gpusim"]).succeed()?;
-    Ok(target().join("debug/libgpusim.so"))
 }
 
 /// The compilers, with NVIDIA's headers.

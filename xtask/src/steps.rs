@@ -2,7 +2,7 @@
 
 use crate::run::Run;
 use crate::tools::{TOOLS, has};
-use crate::{bindings, demo, sanitize};
+use crate::{bindings, demo, gpu_bundle, sanitize};
 use std::time::Instant;
 
 /// One check. What it needs must be there, or it is not run.
@@ -18,6 +18,8 @@ const STEPS: &[Step] = &[
     Step { name: "tests", needs: &[], run: tests },
     Step { name: "demo", needs: &[], run: demo::run },
     Step { name: "example data", needs: &["python3"], run: bindings::example_data },
+    Step { name: "gpu scripts", needs: &["python3"], run: gpu_scripts },
+    Step { name: "gpu bundle", needs: &["python3"], run: gpu_bundle::check },
     Step { name: "python", needs: &["python3"], run: bindings::python },
     Step { name: "go", needs: &["go"], run: bindings::go },
     Step { name: "address sanitizer", needs: &["gcc", "nm"], run: sanitize::address },
@@ -35,6 +37,10 @@ fn lints() -> Result<(), String> {
 
 fn tests() -> Result<(), String> {
     Run::cargo(&["test", "--workspace", "--features", "cli", "--no-fail-fast"]).succeed()
+}
+
+fn gpu_scripts() -> Result<(), String> {
+    Run::new("python3", &["gpu/bench.py", "--self-test"]).succeed()
 }
 
 /// Runs all steps; fails if one does, or in CI if one cannot be run.

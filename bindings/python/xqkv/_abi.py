@@ -137,6 +137,10 @@ class xqkv_projection_flag(enum.IntEnum):
     BATCH_INVARIANT = 2
 
 
+class xqkv_plan_flag(enum.IntEnum):
+    TIMED = 1
+
+
 class xqkv_checkpoint(ctypes.Structure):
     _fields_ = [
         ("struct_size", ctypes.c_uint32),

@@ -8,28 +8,23 @@ from ._abi import xqkv_backend, xqkv_context_info, xqkv_context_options, xqkv_in
 from ._library import Handle, call, created, initialised
 
 
-BACKENDS = {"host": xqkv_backend.HOST, "cuda": xqkv_backend.CUDA, "auto": xqkv_backend.AUTO}
-
-
 class Context(Handle):
     """The host's threads, or one CUDA device. Any thread may use it, and projections outlive it."""
 
     def __init__(
         self,
         *,
-        backend: str = "host",
+        backend: int = xqkv_backend.HOST,
         device: int = 0,
         thread_count: int = 0,
         instruction_set: int = xqkv_instruction_set.AUTO,
         cuda_context: int | None = None,
         cublaslt_handle: int | None = None,
     ) -> None:
-        """`backend` is "host", "cuda" or "auto"; the CUcontext and the cublasLtHandle_t are addresses, lent for as long
-        as the context and its projections live."""
-        if backend not in BACKENDS:
-            raise ValueError(f"backend is {backend!r}; it must be one of {list(BACKENDS)}")
+        """The CUcontext and the cublasLtHandle_t are addresses, lent for as long as the context and its projections
+        live."""
         options = initialised(xqkv_context_options)
-        options.backend, options.device = BACKENDS[backend], device
+        options.backend, options.device = backend, device
         options.thread_count = thread_count
         options.instruction_set = instruction_set
         options.cuda_context, options.cublaslt_handle = cuda_context, cublaslt_handle

@@ -48,9 +48,9 @@ def ensure_reachable(source: Any, on_device: bool, name: str) -> None:
     """Refuses host memory where a device's is needed, and the reverse. Managed and pinned memory is both."""
     kind = _kind(source)
     if on_device and kind is None:
-        raise ValueError(f"{name} is in host memory, and the context is CUDA's; copy it to the device")
+        raise TypeError(f"{name} is in host memory, and the context is CUDA's; copy it to the device")
     if not on_device and kind == CUDA:
-        raise ValueError(f"{name} is in CUDA memory, and the context is the host's; copy it to the host")
+        raise TypeError(f"{name} is in CUDA memory, and the context is the host's; copy it to the host")
 
 
 def is_from_device(source: Any) -> bool:

@@ -110,11 +110,12 @@ class Projection(Handle):
         dtype: Any = np.float32,
         alignment_bytes: int = 0,
         workspace_limit: int = 0,
+        is_timed: bool = False,
     ) -> Plan:
         """A plan for calls like this one, with at most as many rows; nothing is read or written."""
         shape = Call(self, None, layer, layer_count)
         shape.take(decoder, encoder, {"query": query, "key": key, "value": value}, dtype)
-        return Plan(self, shape.plain, alignment_bytes, workspace_limit)
+        return Plan(self, shape.plain, alignment_bytes, workspace_limit, is_timed)
 
     def heads(self, part: str) -> tuple[int, int]:
         """This rank's heads of a part, and their width."""

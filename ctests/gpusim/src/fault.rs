@@ -1,5 +1,8 @@
 //! Counts of calls by name, the order in which they came, and the one call that is to fail.
 
+use crate::schedule::in_host_function;
+use crate::status::NOT_PERMITTED;
+use crate::violation::violate;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
 use std::sync::{Mutex, MutexGuard};
@@ -47,6 +50,10 @@ pub fn enter(function: &'static str) -> Result<Guard, c_int> {
         }
     }
     calls.faults.retain(|fault| fault.calls_left > 0);
+    if in_host_function() {
+        violate(format!("{function} is called in a host function"));
+        answer = Some(NOT_PERMITTED);
+    }
     answer.map_or(Ok(Guard(())), Err)
 }
 

@@ -132,3 +132,41 @@ fn parts(
     (low..high.min(count))
         .map(move |index| Access { address: part.address + index * stride, ..part.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// All bytes that the access touches, one by one.
+    fn bytes(access: &Access) -> BTreeSet<i64> {
+        let [a, b, c] =
+            access.dims.map(|(count, stride)| (0..count as i64).map(move |i| i * stride));
+        let starts = a.flat_map(|i| b.clone().map(move |j| i + j));
+        let starts = starts.flat_map(|i| c.clone().map(move |j| i + j));
+        starts
+            .flat_map(|i| (0..access.bytes as i64).map(move |j| access.address as i64 + i + j))
+            .collect()
+    }
+
+    #[test]
+    fn overlap_agrees_with_looking_at_every_byte() {
+        let mut state = 1u64;
+        let mut random = |bound: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % bound
+        };
+        let mut met = 0;
+        for _ in 0..20_000 {
+            let mut access = || {
+                let dims = [(); 3].map(|()| (random(4), random(41) as i64 - 20));
+                Access { address: 1000 + random(60), bytes: random(6), dims, write: true }
+            };
+            let (left, right) = (access(), access());
+            let common = !bytes(&left).is_disjoint(&bytes(&right));
+            assert_eq!(overlap(&left, &right), common, "{left:?} {right:?}");
+            met += common as u32;
+        }
+        assert!((1_000..19_000).contains(&met), "{met}");
+    }
+}

@@ -3,46 +3,51 @@
 use crate::clock::Point;
 use crate::machine::{Machine, lock};
 use crate::stream::{HostCall, Item, Work};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Condvar;
 
-/// Told whenever a stream got further; for threads that wait for a host function elsewhere.
+/// Told whenever a host function has returned.
 static PROGRESS: Condvar = Condvar::new();
 
-enum Step {
+thread_local! {
+    static IN_HOST_FUNCTION: Cell<bool> = const { Cell::new(false) };
+}
+
+pub enum Step {
     /// All that was waited for has run.
     Done,
     Ran,
-    /// To be called with the machine unlocked.
-    Host(u64, HostCall),
-    /// What is needed waits for a host function that another thread is in.
+    /// What is needed waits for a host function.
     Blocked,
 }
 
 /// Runs until all points are reached. The machine must not be locked by this thread.
 pub fn finish(points: &[Point]) {
-    while advance(points) {}
-}
-
-/// Runs one piece of work, if the points need any. Whether they do.
-pub fn advance(points: &[Point]) -> bool {
-    let mut machine = lock();
-    match machine.step(points) {
-        Step::Done => return false,
-        Step::Ran => {}
-        Step::Host(stream, call) => {
-            drop(machine);
-            // SAFETY: the caller of cuLaunchHostFunc promised that this can be called.
-            unsafe { (call.function)(call.data as *mut _) };
-            lock().complete(stream);
-        }
-        Step::Blocked => {
-            machine.wait(&PROGRESS);
-            return true;
+    loop {
+        let mut machine = lock();
+        match machine.step(points) {
+            Step::Done => return,
+            Step::Ran => {}
+            Step::Blocked => machine.wait(&PROGRESS),
         }
     }
-    PROGRESS.notify_all();
-    true
+}
+
+/// Whether the calling thread is in a host function, which may not call the driver.
+pub fn in_host_function() -> bool {
+    IN_HOST_FUNCTION.get()
+}
+
+/// Host functions have a thread of the driver's, so that no call ever blocks in one.
+fn call_host(stream: u64, call: HostCall) {
+    std::thread::spawn(move || {
+        IN_HOST_FUNCTION.set(true);
+        // SAFETY: the caller of cuLaunchHostFunc promised that this can be called.
+        unsafe { (call.function)(call.data as *mut _) };
+        lock().complete(stream);
+        PROGRESS.notify_all();
+    });
 }
 
 impl Machine {
@@ -50,7 +55,8 @@ impl Machine {
         points.iter().all(|point| self.has_run(point.stream, point.sequence))
     }
 
-    fn step(&mut self, points: &[Point]) -> Step {
+    /// Runs one piece of work, if the points need any.
+    pub fn step(&mut self, points: &[Point]) -> Step {
         if self.reached(points) {
             return Step::Done;
         }
@@ -103,7 +109,10 @@ impl Machine {
         let context = found.context;
         let Some(item) = found.queue.pop_front() else { return Step::Ran };
         match item.work {
-            Work::Host(call) => return Step::Host(stream, call),
+            Work::Host(call) => {
+                call_host(stream, call);
+                return Step::Ran;
+            }
             Work::Op(op) => self.run_op(context, &op),
             Work::Fault => self.break_context(context, crate::status::ILLEGAL_ADDRESS),
             Work::Nothing => {}

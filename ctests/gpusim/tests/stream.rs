@@ -171,3 +171,66 @@ fn a_host_function_is_called_in_the_streams_order() {
     sync(side);
     assert_eq!(CALLED.load(Ordering::SeqCst), 3);
 }
+
+#[test]
+fn threads_work_on_streams_of_their_own() {
+    let sim = sim();
+    let work = |value| {
+        ok(unsafe { cuCtxSetCurrent(sim.context) });
+        let (address, side) = (alloc(64), stream(1));
+        for _ in 0..100 {
+            fill(side, address, value, 64);
+            sync(side);
+        }
+        assert_eq!(read(address, 64), [value; 64]);
+    };
+    std::thread::scope(|scope| (0..4).for_each(|value| drop(scope.spawn(move || work(value)))));
+    clean();
+}
+
+/// Returns once the number that `data` points to is not 0.
+unsafe extern "C" fn wait(data: *mut c_void) {
+    let number = unsafe { &*data.cast::<AtomicU32>() };
+    while number.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_host_function_holds_up_its_own_stream_only() {
+    let sim = sim();
+    let (held, free, go) = (stream(1), stream(1), AtomicU32::new(0));
+    ok(unsafe { cuLaunchHostFunc(held, Some(wait), (&raw const go).cast_mut().cast()) });
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            ok(unsafe { cuCtxSetCurrent(sim.context) });
+            sync(held);
+        });
+        let address = alloc(1);
+        for _ in 0..100 {
+            fill(free, address, 1, 1);
+            sync(free);
+            assert_eq!(unsafe { cuStreamQuery(held) }, NOT_READY);
+        }
+        go.store(1, Ordering::SeqCst);
+        waiting.join().unwrap();
+    });
+    ok(unsafe { cuStreamQuery(held) });
+    clean();
+}
+
+/// Calls the driver, which is forbidden, and leaves what it said.
+unsafe extern "C" fn disobey(data: *mut c_void) {
+    let status = unsafe { cuStreamQuery(0) };
+    unsafe { &*data.cast::<AtomicU32>() }.store(status as u32, Ordering::SeqCst);
+}
+
+#[test]
+fn a_host_function_may_not_call_the_driver() {
+    let _sim = sim();
+    let (side, answer) = (stream(1), AtomicU32::new(0));
+    ok(unsafe { cuLaunchHostFunc(side, Some(disobey), (&raw const answer).cast_mut().cast()) });
+    sync(side);
+    assert_eq!(answer.load(Ordering::SeqCst), NOT_PERMITTED as u32);
+    violated("cuStreamQuery is called in a host function");
+}

@@ -102,6 +102,13 @@ impl Context {
         self.driver.check("cuCtxPushCurrent", status).map(|()| Entered(self.driver))
     }
 
+    /// As `enter`, for giving back what would otherwise be lost: tried twice. The calls that give
+    /// back are not: what answers an error may have been done, and CUDA also answers errors of
+    /// earlier work.
+    pub(super) fn enter_to_give_back(&self) -> Result<Entered<'static>, Error> {
+        self.enter().or_else(|_| self.enter())
+    }
+
     /// The context for messages and comparisons.
     pub(super) fn address(&self) -> usize {
         self.context as usize
@@ -141,7 +148,7 @@ impl Drop for Entered<'_> {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if let Ok(_entered) = self.enter() {
+        if let Ok(_entered) = self.enter_to_give_back() {
             // SAFETY: our own objects, which nobody uses any more.
             unsafe {
                 if self.owns_cublaslt && !self.cublaslt_handle.is_null() {

@@ -3,7 +3,8 @@
 //! A descriptor is made once, in memory of ours, by the `_internal` functions that its header's
 //! inline ones call. It holds no pointer into itself, so a copy of its bytes is a descriptor as
 //! well: a forward copies a plan's onto its stack, and sets there what differs between calls. The
-//! libraries of 12.1, 12.8 and 13.1 take 256 bytes for every kind; what they do not use they leave.
+//! libraries of 12.1, 12.8 and 13.10 take these sizes for every kind, and leave what they do not
+//! use.
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
@@ -21,7 +22,7 @@ const NAMES: Names = Names {
 /// Every attribute we set is in the headers of 12.0.
 const OLDEST: usize = 120_000;
 
-type Attribute = unsafe extern "C" fn(*mut Descriptor, c_int, *const c_void, usize) -> c_int;
+type Set<D> = unsafe extern "C" fn(*mut D, c_int, *const c_void, usize) -> c_int;
 
 function_table! {
     /// Functions of libcublasLt, by the names they have in cublasLt.h.
@@ -29,37 +30,44 @@ function_table! {
         create = c"cublasLtCreate" (*mut *mut c_void);
         destroy = c"cublasLtDestroy" (*mut c_void);
         operation_init =
-            c"cublasLtMatmulDescInit_internal" (*mut Descriptor, usize, c_int, c_int);
+            c"cublasLtMatmulDescInit_internal" (*mut Operation, usize, c_int, c_int);
         operation_set =
-            c"cublasLtMatmulDescSetAttribute" (*mut Descriptor, c_int, *const c_void, usize);
+            c"cublasLtMatmulDescSetAttribute" (*mut Operation, c_int, *const c_void, usize);
         layout_init =
-            c"cublasLtMatrixLayoutInit_internal" (*mut Descriptor, usize, c_int, u64, u64, i64);
+            c"cublasLtMatrixLayoutInit_internal" (*mut Layout, usize, c_int, u64, u64, i64);
         layout_set =
-            c"cublasLtMatrixLayoutSetAttribute" (*mut Descriptor, c_int, *const c_void, usize);
-        preference_init = c"cublasLtMatmulPreferenceInit_internal" (*mut Descriptor, usize);
+            c"cublasLtMatrixLayoutSetAttribute" (*mut Layout, c_int, *const c_void, usize);
+        preference_init = c"cublasLtMatmulPreferenceInit_internal" (*mut Preference, usize);
         preference_set =
-            c"cublasLtMatmulPreferenceSetAttribute" (*mut Descriptor, c_int, *const c_void, usize);
+            c"cublasLtMatmulPreferenceSetAttribute" (*mut Preference, c_int, *const c_void, usize);
         heuristic = c"cublasLtMatmulAlgoGetHeuristic" (
-            *mut c_void, *const Descriptor, *const Descriptor, *const Descriptor,
-            *const Descriptor, *const Descriptor, *const Descriptor, c_int, *mut Candidate,
+            *mut c_void, *const Operation, *const Layout, *const Layout,
+            *const Layout, *const Layout, *const Preference, c_int, *mut Candidate,
             *mut c_int,
         );
         check = c"cublasLtMatmulAlgoCheck" (
-            *mut c_void, *const Descriptor, *const Descriptor, *const Descriptor,
-            *const Descriptor, *const Descriptor, *const Algorithm, *mut Candidate,
+            *mut c_void, *const Operation, *const Layout, *const Layout,
+            *const Layout, *const Layout, *const Algorithm, *mut Candidate,
         );
         matmul = c"cublasLtMatmul" (
-            *mut c_void, *const Descriptor, *const c_void, *const c_void, *const Descriptor,
-            *const c_void, *const Descriptor, *const c_void, *const c_void, *const Descriptor,
-            *mut c_void, *const Descriptor, *const Algorithm, *mut c_void, usize, *mut c_void,
+            *mut c_void, *const Operation, *const c_void, *const c_void, *const Layout,
+            *const c_void, *const Layout, *const c_void, *const c_void, *const Layout,
+            *mut c_void, *const Layout, *const Algorithm, *mut c_void, usize, *mut c_void,
         );
     }
 }
 
-/// An operation, a layout or a preference.
+/// A descriptor of so many words, which is at least what any header has for its kind.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-pub(super) struct Descriptor([u64; 32]);
+pub(super) struct Descriptor<const WORDS: usize>([u64; WORDS]);
+
+/// What a matmul computes.
+pub(super) type Operation = Descriptor<32>;
+/// How a matrix lies in memory.
+pub(super) type Layout = Descriptor<16>;
+/// What the heuristic goes by.
+pub(super) type Preference = Descriptor<16>;
 
 /// How a matmul is carried out; opaque.
 #[repr(C)]
@@ -143,14 +151,14 @@ impl CublasLt {
     }
 
     /// D = alpha · op(A) · op(B) + beta · C with accumulation in f32.
-    pub(super) fn operation(&self, allows_tensor_float: bool) -> Result<Descriptor, Error> {
+    pub(super) fn operation(&self, allows_tensor_float: bool) -> Result<Operation, Error> {
         use sys::cublasComputeType_t as compute;
         let compute = match allows_tensor_float {
             true => compute::CUBLAS_COMPUTE_32F_FAST_TF32,
             false => compute::CUBLAS_COMPUTE_32F,
         };
         let mut made = Descriptor([0; 32]);
-        let bytes = size_of::<Descriptor>();
+        let bytes = size_of::<Operation>();
         let scale = sys::cudaDataType_t::CUDA_R_32F as c_int;
         // SAFETY: as many writable bytes as the size says.
         let status =
@@ -165,9 +173,9 @@ impl CublasLt {
         rows: usize,
         columns: usize,
         stride: i64,
-    ) -> Result<Descriptor, Error> {
-        let mut made = Descriptor([0; 32]);
-        let (bytes, rows, columns) = (size_of::<Descriptor>(), rows as u64, columns as u64);
+    ) -> Result<Layout, Error> {
+        let mut made = Descriptor([0; 16]);
+        let (bytes, rows, columns) = (size_of::<Layout>(), rows as u64, columns as u64);
         // SAFETY: as many writable bytes as the size says.
         let status = unsafe {
             (self.functions.layout_init)(&mut made, bytes, data_type(dtype), rows, columns, stride)
@@ -176,17 +184,17 @@ impl CublasLt {
     }
 
     /// What the heuristic is to go by; empty so far.
-    pub(super) fn preference(&self) -> Result<Descriptor, Error> {
-        let mut made = Descriptor([0; 32]);
+    pub(super) fn preference(&self) -> Result<Preference, Error> {
+        let mut made = Descriptor([0; 16]);
         // SAFETY: as many writable bytes as the size says.
         let status =
-            unsafe { (self.functions.preference_init)(&mut made, size_of::<Descriptor>()) };
+            unsafe { (self.functions.preference_init)(&mut made, size_of::<Preference>()) };
         self.check("cublasLtMatmulPreferenceInit", status).map(|()| made)
     }
 
     pub(super) fn set_operation<T: Copy>(
         &self,
-        operation: &mut Descriptor,
+        operation: &mut Operation,
         attribute: sys::cublasLtMatmulDescAttributes_t,
         value: T,
     ) -> Result<(), Error> {
@@ -196,7 +204,7 @@ impl CublasLt {
 
     pub(super) fn set_layout<T: Copy>(
         &self,
-        layout: &mut Descriptor,
+        layout: &mut Layout,
         attribute: sys::cublasLtMatrixLayoutAttribute_t,
         value: T,
     ) -> Result<(), Error> {
@@ -206,7 +214,7 @@ impl CublasLt {
 
     pub(super) fn set_preference<T: Copy>(
         &self,
-        preference: &mut Descriptor,
+        preference: &mut Preference,
         attribute: sys::cublasLtMatmulPreferenceAttributes_t,
         value: T,
     ) -> Result<(), Error> {
@@ -215,12 +223,7 @@ impl CublasLt {
     }
 }
 
-fn set<T: Copy>(
-    function: Attribute,
-    descriptor: &mut Descriptor,
-    attribute: c_int,
-    value: T,
-) -> c_int {
+fn set<D, T: Copy>(function: Set<D>, descriptor: &mut D, attribute: c_int, value: T) -> c_int {
     // SAFETY: an initialised descriptor of the function's kind, and a value of as many bytes as
     // are named; a wrong size is refused.
     unsafe { function(descriptor, attribute, (&raw const value).cast(), size_of::<T>()) }
@@ -247,6 +250,8 @@ mod tests {
         assert_eq!(offset_of!(Candidate, workspace_bytes), offset_of!(Theirs, workspaceSize));
         assert_eq!(offset_of!(Candidate, status), offset_of!(Theirs, state));
         assert_eq!(offset_of!(Candidate, waves), offset_of!(Theirs, wavesCount));
-        assert!(size_of::<Descriptor>() >= size_of::<sys::cublasLtMatmulDescOpaque_t>());
+        assert!(size_of::<Operation>() >= size_of::<sys::cublasLtMatmulDescOpaque_t>());
+        // The headers of 13.1 and later have 14 words for a layout and 12 for a preference.
+        assert!(size_of::<Layout>() >= 14 * 8 && size_of::<Preference>() >= 12 * 8);
     }
 }

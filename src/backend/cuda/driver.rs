@@ -43,6 +43,7 @@ function_table! {
         event_destroy = c"cuEventDestroy_v2" (Handle);
         event_record = c"cuEventRecord" (Handle, Handle);
         event_query = c"cuEventQuery" (Handle);
+        event_elapsed = c"cuEventElapsedTime" (*mut f32, Handle, Handle);
         pointer_get_attribute = c"cuPointerGetAttribute" (*mut c_void, c_int, u64);
         get_error_name = c"cuGetErrorName" (c_int, *mut *const c_char);
         get_error_string = c"cuGetErrorString" (c_int, *mut *const c_char);

@@ -2,12 +2,12 @@
 //! current meanwhile. Nothing is allocated, asked, waited for or locked.
 
 use super::context::Context;
-use super::cublaslt::Descriptor;
+use super::cublaslt::{Layout, Operation};
 use super::driver::Handle;
 use super::plan::{Choice, Prepared, SidePlan};
 use super::planner::{Matmul, Start};
 use super::weights::{Bias, DeviceWeights};
-use crate::backend::{Job, Lane, Side};
+use crate::backend::{Job, Side};
 use crate::error::{Error, Status};
 use crate::stats::Counts;
 use cudarc::cublaslt::sys;
@@ -21,14 +21,24 @@ pub(super) struct Launch<'a> {
     pub(super) job: &'a Job<'a>,
 }
 
+/// The addresses of one matmul, and the stream that it is put on.
+pub(super) struct Places {
+    pub(super) weights: usize,
+    pub(super) rows: usize,
+    pub(super) view: usize,
+    pub(super) workspace: usize,
+    pub(super) stream: Handle,
+}
+
 /// One matmul with everything about this call filled in but its starts.
 pub(super) struct Filled<'a> {
-    prepared: &'a Prepared,
-    rows: Descriptor,
-    view: Descriptor,
-    operation: Descriptor,
-    row_count: usize,
-    bias: Option<Bias>,
+    pub(super) prepared: &'a Prepared,
+    pub(super) rows: Layout,
+    pub(super) view: Layout,
+    /// A copy where this call's biases are set in it.
+    pub(super) operation: Option<Operation>,
+    pub(super) row_count: usize,
+    pub(super) bias: Option<Bias>,
 }
 
 impl<'a> Launch<'a> {
@@ -59,12 +69,12 @@ impl<'a> Launch<'a> {
         counts: &mut Counts,
     ) -> Result<(), Error> {
         let mut filled = self.fill(side, prepared)?;
-        let lane = self.job.lane;
-        let choice = prepared.choice(filled.row_count, lane.workspace_bytes);
+        let choice = prepared.choice(filled.row_count, self.job.lane.workspace_bytes);
         for start in &prepared.matmul.starts {
             filled.place_bias(self, start)?;
-            // SAFETY: passed on.
-            unsafe { self.launch(side, &filled, start, choice, &lane) }?;
+            let places = self.places(side, &prepared.matmul, start)?;
+            // SAFETY: the addresses are of memory that the job spans, which was checked.
+            unsafe { filled.launch(self.context, choice, &places) }?;
             counts.matmuls += 1;
             counts.multiply_adds += filled.multiply_adds(self.inputs(side));
         }
@@ -72,11 +82,8 @@ impl<'a> Launch<'a> {
     }
 
     /// A matmul with this call's rows, distance of the pair, and biases.
-    pub(super) fn fill<'b>(
-        &self,
-        side: &Side<'_>,
-        prepared: &'b Prepared,
-    ) -> Result<Filled<'b>, Error> {
+    #[inline(always)]
+    fn fill<'b>(&self, side: &Side<'_>, prepared: &'b Prepared) -> Result<Filled<'b>, Error> {
         let cublaslt = self.context.cublaslt;
         let row_count = side.rows.count() as usize;
         let (rows, mut view) = prepared.sized(cublaslt, row_count)?;
@@ -92,51 +99,18 @@ impl<'a> Launch<'a> {
         }
         let stack = self.stack(side);
         let bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
-        Ok(Filled { prepared, rows, view, operation: prepared.operation, row_count, bias })
+        let operation = bias.map(|_| prepared.operation);
+        Ok(Filled { prepared, rows, view, operation, row_count, bias })
     }
 
-    /// # Safety
-    /// As for [`Launch::run`].
-    pub(super) unsafe fn launch(
-        &self,
-        side: &Side<'_>,
-        filled: &Filled<'_>,
-        start: &Start,
-        choice: &Choice,
-        lane: &Lane,
-    ) -> Result<(), Error> {
-        let (cublaslt, prepared) = (self.context.cublaslt, filled.prepared);
-        let alpha = prepared.matmul.scale;
-        let (a, d) =
-            (self.weight_address(side, start)?, view_address(side, start, &prepared.matmul));
-        let d = d as *mut c_void;
-        let workspace = match choice.workspace_bytes {
-            0 => null_mut(),
-            _ => lane.workspace as *mut c_void,
-        };
-        // SAFETY: the addresses are of memory that the job spans, which was checked, and the
-        // workspace is as large as the algorithm asked for.
-        let status = unsafe {
-            (cublaslt.functions.matmul)(
-                self.context.cublaslt_handle,
-                &filled.operation,
-                from_ref(&alpha).cast(),
-                a as *const c_void,
-                &prepared.weights,
-                side.rows.address() as *const c_void,
-                &filled.rows,
-                from_ref(&0.0f32).cast(),
-                d,
-                &filled.view,
-                d,
-                &filled.view,
-                &choice.algorithm,
-                workspace,
-                choice.workspace_bytes,
-                lane.stream as Handle,
-            )
-        };
-        cublaslt.check("cublasLtMatmul", status)
+    fn places(&self, side: &Side<'_>, matmul: &Matmul, start: &Start) -> Result<Places, Error> {
+        Ok(Places {
+            weights: self.weight_address(side, start)?,
+            rows: side.rows.address(),
+            view: view_address(side, start, matmul),
+            workspace: self.job.lane.workspace,
+            stream: self.job.lane.stream as Handle,
+        })
     }
 
     fn weight_address(&self, side: &Side<'_>, start: &Start) -> Result<usize, Error> {
@@ -187,14 +161,56 @@ impl<'a> Launch<'a> {
 
 impl Filled<'_> {
     /// Sets where the bias of one start lies.
-    pub(super) fn place_bias(&mut self, launch: &Launch<'_>, start: &Start) -> Result<(), Error> {
-        let Some(bias) = self.bias else {
+    fn place_bias(&mut self, launch: &Launch<'_>, start: &Start) -> Result<(), Error> {
+        let (Some(bias), Some(operation)) = (self.bias, &mut self.operation) else {
             return Ok(());
         };
         let elements = launch.job.layer as i64 * bias.layer_stride + start.bias;
         let address = bias.address + elements as usize * self.prepared.matmul.dtype.bytes();
         let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-        launch.context.cublaslt.set_operation(&mut self.operation, pointer, address)
+        launch.context.cublaslt.set_operation(operation, pointer, address)
+    }
+
+    /// Puts the matmul on a stream.
+    ///
+    /// # Safety
+    /// The places have what the descriptors say, and as much workspace as the choice asks for; the
+    /// context is current.
+    pub(super) unsafe fn launch(
+        &self,
+        context: &Context,
+        choice: &Choice,
+        places: &Places,
+    ) -> Result<(), Error> {
+        let (cublaslt, prepared) = (context.cublaslt, self.prepared);
+        let (alpha, beta) = (prepared.matmul.scale, 0.0f32);
+        let view = places.view as *mut c_void;
+        let workspace = match choice.workspace_bytes {
+            0 => null_mut(),
+            _ => places.workspace as *mut c_void,
+        };
+        // SAFETY: the caller's promise; the scalars are read before the call returns.
+        let status = unsafe {
+            (cublaslt.functions.matmul)(
+                context.cublaslt_handle,
+                self.operation.as_ref().unwrap_or(&prepared.operation),
+                from_ref(&alpha).cast(),
+                places.weights as *const c_void,
+                &prepared.weights,
+                places.rows as *const c_void,
+                &self.rows,
+                from_ref(&beta).cast(),
+                view,
+                &self.view,
+                view,
+                &self.view,
+                &choice.algorithm,
+                workspace,
+                choice.workspace_bytes,
+                places.stream,
+            )
+        };
+        cublaslt.check("cublasLtMatmul", status)
     }
 
     /// Of one call.

@@ -78,7 +78,7 @@ impl Heap {
     /// Frees retired blocks: at once if there are no streams, else after what is on them now. Tells
     /// the bytes that still wait.
     pub(super) fn reclaim(&self, streams: &[usize]) -> Result<usize, Error> {
-        let _entered = self.context.enter()?;
+        let _entered = self.context.enter_to_give_back()?;
         let mut retired = self.retired();
         // An allocator of the engine's frees in the order of its stream, so it need not wait.
         let frees_in_order = self.allocator.is_some() && streams.len() == 1;

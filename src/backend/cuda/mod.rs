@@ -10,6 +10,7 @@ mod plan;
 mod planner;
 mod pointer;
 mod shape;
+mod timing;
 mod weights;
 
 use super::{Allocator, Backend, Info, Job, Memory, Plan, PlanOptions, Side, Stock, Weights};
@@ -123,13 +124,14 @@ impl Backend for Cuda {
     fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error> {
         let weights = on_device(job.weights)?;
         let _entered = self.context().enter()?;
-        let planner = Planner { context: self.context(), options };
+        let planner = Planner { heap: &self.heap, options, weights };
         let plan_side = |side: &Option<Side<'_>>| {
             let plan = |side| planner.side(job, side, side_shape(job, side, weights)?);
             side.as_ref().map(plan).transpose()
         };
         let [first, second] = &job.sides;
-        let sides = [plan_side(first)?, plan_side(second)?];
+        let plan_sides = || Ok([plan_side(first)?, plan_side(second)?]);
+        let sides = self.context().beside_captures(plan_sides)?;
         let workspace_bytes = planner.workspace_limit(job);
         Ok(Plan { workspace_bytes, inner: Arc::new(DevicePlan { sides }) })
     }

@@ -1,13 +1,17 @@
 //! Plans: for each matmul its descriptors, and for each number of rows the algorithm that cuBLASLt
 //! chooses. Everything is bytes of our own, so a plan holds nothing of the driver's.
 
-use super::context::Context;
-use super::cublaslt::{Algorithm, Candidate, CublasLt, Descriptor};
+use super::cublaslt::{Algorithm, Candidate, CublasLt, Layout, Operation, Preference};
+use super::memory::Heap;
 use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
+use super::timing::Timer;
+use super::weights::DeviceWeights;
 use crate::backend::{Info, Job, PlanOptions, Side};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use cudarc::cublaslt::sys;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Everything that a forward needs beside addresses and rows.
 pub(super) struct DevicePlan {
@@ -24,10 +28,10 @@ pub(super) struct SidePlan {
 /// are set on copies of them for each call.
 pub(super) struct Prepared {
     pub(super) matmul: Matmul,
-    pub(super) operation: Descriptor,
-    pub(super) weights: Descriptor,
-    pub(super) rows: Descriptor,
-    pub(super) view: Descriptor,
+    pub(super) operation: Operation,
+    pub(super) weights: Layout,
+    pub(super) rows: Layout,
+    pub(super) view: Layout,
     /// The most rows that each serves, ascending.
     buckets: Vec<Bucket>,
 }
@@ -51,19 +55,23 @@ pub(super) struct Choice {
 /// Candidates that cuBLASLt is asked for.
 const CANDIDATES: usize = 8;
 
+/// Rows that an algorithm is chosen for where bits must not depend on the rows: always the same, so
+/// that plans for different numbers of rows choose alike.
+const INVARIANT_ROWS: usize = 64;
+
 /// What plans of a context are made with.
 pub(super) struct Planner<'a> {
-    pub(super) context: &'a Context,
+    pub(super) heap: &'a Arc<Heap>,
     pub(super) options: &'a PlanOptions,
+    pub(super) weights: &'a DeviceWeights,
 }
 
 impl DevicePlan {
     /// Refuses a job whose weights or views lie otherwise than the plan's.
     pub(super) fn ensure_suits(&self, number: usize, given: &SideShape) -> Result<(), Error> {
         let planned = self.sides[number].as_ref().ok_or_else(|| mismatch("the side"))?;
-        let same_relation = SideShape { relation: planned.shape.relation, ..*given };
         ensure!(
-            same_relation.same_layout(&planned.shape),
+            given.same_layout(&planned.shape),
             PlanMismatch,
             "the weights lie otherwise than when the plan was made, since others were borrowed; \
              make the plan anew"
@@ -98,7 +106,7 @@ impl Planner<'_> {
         shape: SideShape,
     ) -> Result<SidePlan, Error> {
         let rows = side.rows.count() as usize;
-        let prepare = |matmul| self.prepare(job, &shape, matmul, rows);
+        let prepare = |matmul| self.prepare((job, side, &shape), matmul, rows);
         let matmuls = matmuls(&shape).into_iter().map(prepare).collect::<Result<_, _>>()?;
         Ok(SidePlan { shape, matmuls })
     }
@@ -108,7 +116,7 @@ impl Planner<'_> {
     pub(super) fn workspace_limit(&self, job: &Job<'_>) -> usize {
         const HOPPER: usize = 32 << 20;
         const OTHERS: usize = 4 << 20;
-        let recommended = match self.context.info {
+        let recommended = match self.heap.context.info {
             Info::Cuda { compute_capability: 90.., .. } => HOPPER,
             Info::Cuda { .. } | Info::Host { .. } => OTHERS,
         };
@@ -120,12 +128,11 @@ impl Planner<'_> {
 
     fn prepare(
         &self,
-        job: &Job<'_>,
-        shape: &SideShape,
+        (job, side, shape): (&Job<'_>, &Side<'_>, &SideShape),
         matmul: Matmul,
         rows: usize,
     ) -> Result<Prepared, Error> {
-        let cublaslt = self.context.cublaslt;
+        let cublaslt = self.heap.context.cublaslt;
         let mut prepared = Prepared {
             operation: operation(cublaslt, &matmul, job)?,
             weights: weight_layout(cublaslt, &matmul, job.form.dtype, shape.inputs)?,
@@ -134,9 +141,17 @@ impl Planner<'_> {
             buckets: Vec::new(),
             matmul,
         };
+        let limit = self.workspace_limit(job);
+        let timer = match self.options.is_timed {
+            true => {
+                let timed = (job, side, shape);
+                Some(Timer::new(self.heap, timed, &prepared, self.weights, limit)?)
+            }
+            false => None,
+        };
         let mut fewest = 1;
         for most in bucket_bounds(rows, job.form.numerics.batch_invariant) {
-            let bucket = self.bucket(job, &prepared, fewest, most)?;
+            let bucket = self.bucket(job, &prepared, fewest..most + 1, timer.as_ref())?;
             prepared.buckets.push(bucket);
             fewest = most + 1;
         }
@@ -147,30 +162,36 @@ impl Planner<'_> {
         &self,
         job: &Job<'_>,
         prepared: &Prepared,
-        fewest: usize,
-        most: usize,
+        rows: Range<usize>,
+        timer: Option<&Timer<'_>>,
     ) -> Result<Bucket, Error> {
-        let limit = self.workspace_limit(job);
-        let fast = self.choose(job, prepared, fewest, most, limit)?;
-        let bare = match fast.workspace_bytes {
-            0 => fast,
-            _ => self.choose(job, prepared, fewest, most, 0)?,
+        let most = rows.end - 1;
+        let choose = |workspace_limit| {
+            let candidates = self.candidates(job, prepared, rows.clone(), workspace_limit)?;
+            match timer {
+                Some(timer) => timer.fastest(prepared, most, &candidates),
+                None => Ok(candidates[0]),
+            }
         };
+        let fast = choose(self.workspace_limit(job))?;
+        let bare = if fast.workspace_bytes == 0 { fast } else { choose(0)? };
         Ok(Bucket { most_rows: most, fast, bare })
     }
 
-    /// The best that cuBLASLt offers for `most` rows and is able to run with `fewest` as well.
-    fn choose(
+    /// What cuBLASLt offers for the most of these rows and is able to run with the fewest as well,
+    /// best first and at least one.
+    fn candidates(
         &self,
         job: &Job<'_>,
         prepared: &Prepared,
-        fewest: usize,
-        most: usize,
+        row_counts: Range<usize>,
         workspace_limit: usize,
-    ) -> Result<Choice, Error> {
-        let (cublaslt, handle) = (self.context.cublaslt, self.context.cublaslt_handle);
+    ) -> Result<Vec<Choice>, Error> {
+        let (fewest, most) = (row_counts.start, row_counts.end - 1);
+        let asked = if job.form.numerics.batch_invariant { INVARIANT_ROWS } else { most };
+        let (cublaslt, handle) = (self.heap.context.cublaslt, self.heap.context.cublaslt_handle);
         let preference = self.preference(job, &prepared.matmul, workspace_limit)?;
-        let (rows, view) = prepared.sized(cublaslt, most)?;
+        let (rows, view) = prepared.sized(cublaslt, asked)?;
         let (mut found, mut count) = ([Candidate::NONE; CANDIDATES], 0);
         let Prepared { operation, weights, .. } = prepared;
         // SAFETY: initialised descriptors, and room for as many candidates as are asked for.
@@ -196,14 +217,14 @@ impl Planner<'_> {
         let fits = |candidate: &&Candidate| {
             candidate.status == 0
                 && candidate.workspace_bytes <= workspace_limit
-                && self.runs_with(prepared, fewest, candidate)
+                && [fewest, most].iter().all(|&rows| self.runs_with(prepared, rows, candidate))
         };
-        let chosen = offered.iter().find(fits).map(Choice::of);
-        chosen.ok_or_else(|| nothing_found(prepared, job, most))
+        let choices: Vec<Choice> = offered.iter().filter(fits).map(Choice::of).collect();
+        if choices.is_empty() { Err(nothing_found(prepared, job, most)) } else { Ok(choices) }
     }
 
     fn runs_with(&self, prepared: &Prepared, rows: usize, candidate: &Candidate) -> bool {
-        let (cublaslt, handle) = (self.context.cublaslt, self.context.cublaslt_handle);
+        let (cublaslt, handle) = (self.heap.context.cublaslt, self.heap.context.cublaslt_handle);
         let Ok((few, view)) = prepared.sized(cublaslt, rows) else {
             return false;
         };
@@ -229,9 +250,9 @@ impl Planner<'_> {
         job: &Job<'_>,
         matmul: &Matmul,
         workspace_limit: usize,
-    ) -> Result<Descriptor, Error> {
+    ) -> Result<Preference, Error> {
         use sys::cublasLtMatmulPreferenceAttributes_t as preference;
-        let cublaslt = self.context.cublaslt;
+        let cublaslt = self.heap.context.cublaslt;
         let mut made = cublaslt.preference()?;
         let limit = preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
         cublaslt.set_preference(&mut made, limit, workspace_limit as u64)?;
@@ -273,11 +294,12 @@ impl Prepared {
     }
 
     /// Copies of B's and D's layouts for so many rows.
+    #[inline(always)]
     pub(super) fn sized(
         &self,
         cublaslt: &CublasLt,
         row_count: usize,
-    ) -> Result<(Descriptor, Descriptor), Error> {
+    ) -> Result<(Layout, Layout), Error> {
         let columns = sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS;
         let (mut rows, mut view) = (self.rows, self.view);
         cublaslt.set_layout(&mut rows, columns, row_count as u64)?;
@@ -307,7 +329,7 @@ fn nothing_found(prepared: &Prepared, job: &Job<'_>, rows: usize) -> Error {
     Error::new(Status::NotSupported, message)
 }
 
-fn operation(cublaslt: &CublasLt, matmul: &Matmul, job: &Job<'_>) -> Result<Descriptor, Error> {
+fn operation(cublaslt: &CublasLt, matmul: &Matmul, job: &Job<'_>) -> Result<Operation, Error> {
     use sys::cublasLtMatmulDescAttributes_t as attribute;
     let allows_tensor_float = job.form.numerics.tensor_float && job.form.dtype == Dtype::F32;
     let mut made = cublaslt.operation(allows_tensor_float)?;
@@ -332,7 +354,7 @@ fn weight_layout(
     matmul: &Matmul,
     dtype: Dtype,
     inputs: usize,
-) -> Result<Descriptor, Error> {
+) -> Result<Layout, Error> {
     let layout = cublaslt.layout(dtype, inputs, matmul.outputs, matmul.weight_row_stride)?;
     batched(cublaslt, layout, matmul, matmul.batch.map_or(0, |axis| axis.weight))
 }
@@ -343,13 +365,13 @@ fn row_layout(
     dtype: Dtype,
     shape: &SideShape,
     rows: usize,
-) -> Result<Descriptor, Error> {
+) -> Result<Layout, Error> {
     // Of a single row the stride may be anything, and a leading dimension may not.
     let stride = shape.row_stride.max(shape.inputs as i64);
     batched(cublaslt, cublaslt.layout(dtype, shape.inputs, rows, stride)?, matmul, 0)
 }
 
-fn view_layout(cublaslt: &CublasLt, matmul: &Matmul, rows: usize) -> Result<Descriptor, Error> {
+fn view_layout(cublaslt: &CublasLt, matmul: &Matmul, rows: usize) -> Result<Layout, Error> {
     let stride = matmul.view_row_stride.max(matmul.outputs as i64);
     let layout = cublaslt.layout(matmul.dtype, matmul.outputs, rows, stride)?;
     batched(cublaslt, layout, matmul, matmul.batch.map_or(0, |axis| axis.view))
@@ -357,10 +379,10 @@ fn view_layout(cublaslt: &CublasLt, matmul: &Matmul, rows: usize) -> Result<Desc
 
 fn batched(
     cublaslt: &CublasLt,
-    mut layout: Descriptor,
+    mut layout: Layout,
     matmul: &Matmul,
     step: i64,
-) -> Result<Descriptor, Error> {
+) -> Result<Layout, Error> {
     use sys::cublasLtMatrixLayoutAttribute_t as attribute;
     if matmul.batch.is_some() {
         let count = matmul.batch_count() as i32;

@@ -33,6 +33,7 @@ pub(super) struct SideShape {
 pub(super) struct PartShape {
     pub(super) heads: usize,
     pub(super) width: usize,
+    /// Those that are stepped by; 0 where there is one layer or one head.
     pub(super) strides: Strides,
     pub(super) dtype: Dtype,
     pub(super) has_bias: bool,
@@ -158,26 +159,16 @@ impl Matmul {
 }
 
 fn common_alignment(most: usize, steps: impl Iterator<Item = i64>, dtype: Dtype) -> usize {
-    let bits = steps.fold(most, |bits, step| bits | step as usize * dtype.bytes());
+    let bits = steps.fold(most, |bits, step| bits | (step as usize * dtype.bytes()));
     1 << bits.trailing_zeros()
 }
 
 impl SideShape {
-    /// Whether all but the rows' and views' own addresses are alike. Strides that a shape does not
-    /// step by may differ.
+    /// Whether all but the rows' and views' own addresses are alike.
     pub(super) fn same_layout(&self, other: &SideShape) -> bool {
-        let comparable = |shape: &SideShape| {
-            let mut shape = *shape;
-            for part in shape.parts.iter_mut().flatten() {
-                part.strides = crate::view::Strides {
-                    layer: if shape.layers > 1 { part.strides.layer } else { 0 },
-                    head: if part.heads > 1 { part.strides.head } else { 0 },
-                    ..part.strides
-                };
-            }
-            shape
-        };
-        comparable(self) == comparable(other)
+        (self.inputs, self.row_stride, self.layers, self.is_stacked)
+            == (other.inputs, other.row_stride, other.layers, other.is_stacked)
+            && self.parts == other.parts
     }
 }
 
@@ -269,21 +260,20 @@ fn with_axes(
     }
 }
 
-/// Axes with those joined that continue each other: heads of V behind those of K, say.
+/// Axes with those joined that continue each other, whichever lie between: heads of V behind those
+/// of K, say.
 fn merged(axes: impl IntoIterator<Item = Axis>, has_bias: bool) -> Vec<Axis> {
     let mut merged: Vec<Axis> = Vec::new();
     for inner in axes {
         let length = inner.count as i64;
-        match merged.last_mut() {
-            Some(outer)
-                if outer.weight == inner.weight.wrapping_mul(length)
-                    && outer.view == inner.view.wrapping_mul(length)
-                    && (!has_bias || outer.bias == inner.bias * length) =>
-            {
-                let count = outer.count * inner.count;
-                *outer = Axis { count, ..inner };
-            }
-            _ => merged.push(inner),
+        let continues = |outer: &&mut Axis| {
+            outer.weight == inner.weight.wrapping_mul(length)
+                && outer.view == inner.view.wrapping_mul(length)
+                && (!has_bias || outer.bias == inner.bias * length)
+        };
+        match merged.iter_mut().find(continues) {
+            Some(outer) => *outer = Axis { count: outer.count * inner.count, ..inner },
+            None => merged.push(inner),
         }
     }
     merged
@@ -366,3 +356,6 @@ impl PartShape {
         if self.is_run() { self.outputs() } else { self.width }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use super::planner::{PartShape, Relation, SideShape};
 use super::weights::DeviceWeights;
 use crate::backend::{Borrowed, Job, Output, Side};
 use crate::error::{Error, ensure};
+use crate::view::{Strides, View};
 
 /// Most that an alignment is told apart.
 const MOST_ALIGNMENT: u32 = 8;
@@ -47,7 +48,7 @@ fn part_shape(
     Ok(PartShape {
         heads: view.shape().heads as usize,
         width: view.shape().width as usize,
-        strides: view.strides(),
+        strides: stepped_strides(view),
         dtype: view.dtype(),
         has_bias: matrix.has_bias,
         scale: matrix.scale,
@@ -57,6 +58,15 @@ fn part_shape(
         weight_layer_stride: layer_stride,
         weight_alignment: alignment,
     })
+}
+
+fn stepped_strides(view: &View) -> Strides {
+    let (shape, strides) = (view.shape(), view.strides());
+    Strides {
+        layer: if shape.layers > 1 { strides.layer } else { 0 },
+        head: if shape.heads > 1 { strides.head } else { 0 },
+        ..strides
+    }
 }
 
 fn ensure_dtypes(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<(), Error> {

@@ -125,7 +125,7 @@ impl Backend for Host {
         ensure!(
             memory == Memory::Host,
             NotSupported,
-            "{name} is in a device's memory; the host backend takes only the host's"
+            "{name} is in a device's memory, and the host backend has none; use XQKV_MEMORY_HOST"
         );
         Ok(())
     }

@@ -79,34 +79,32 @@ impl Drop for Held<'_> {
 impl Device {
     pub fn open() -> Outcome<Self> {
         let library = Library::open(&DRIVER).map_err(|error| error.message)?;
-        /// A function of the driver.
+        /// A function of the driver with these arguments.
         macro_rules! function {
-            ($name:literal) => {
-                // SAFETY: the driver documents the function under this name with the arguments
-                // that its use has.
-                unsafe {
-                    std::mem::transmute(library.symbol($name).map_err(|error| error.message)?)
-                }
-            };
+            ($name:literal ($($argument:ty),*)) => {{
+                let address = library.symbol($name).map_err(|error| error.message)?;
+                type Function = unsafe extern "C" fn($($argument),*) -> c_int;
+                // SAFETY: the driver documents the function under this name with these arguments.
+                unsafe { std::mem::transmute::<*mut c_void, Function>(address) }
+            }};
         }
-        let init: unsafe extern "C" fn(u32) -> c_int = function!(c"cuInit");
-        let retain: unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int =
-            function!(c"cuDevicePrimaryCtxRetain");
-        let set: unsafe extern "C" fn(*mut c_void) -> c_int = function!(c"cuCtxSetCurrent");
+        let init = function!(c"cuInit"(u32));
+        let retain = function!(c"cuDevicePrimaryCtxRetain" (*mut *mut c_void, c_int));
+        let set_current = function!(c"cuCtxSetCurrent" (*mut c_void));
         let mut context = null_mut();
         // SAFETY: a place for the context.
         unsafe {
             succeed("cuInit", init(0))?;
             succeed("cuDevicePrimaryCtxRetain", retain(&mut context, 0))?;
-            succeed("cuCtxSetCurrent", set(context))?;
+            succeed("cuCtxSetCurrent", set_current(context))?;
         }
         Ok(Self {
-            allocate: function!(c"cuMemAlloc_v2"),
-            free: function!(c"cuMemFree_v2"),
-            upload: function!(c"cuMemcpyHtoD_v2"),
-            download: function!(c"cuMemcpyDtoH_v2"),
-            synchronize: function!(c"cuCtxSynchronize"),
-            release: function!(c"cuDevicePrimaryCtxRelease_v2"),
+            allocate: function!(c"cuMemAlloc_v2" (*mut u64, usize)),
+            free: function!(c"cuMemFree_v2"(u64)),
+            upload: function!(c"cuMemcpyHtoD_v2" (u64, *const c_void, usize)),
+            download: function!(c"cuMemcpyDtoH_v2" (*mut c_void, u64, usize)),
+            synchronize: function!(c"cuCtxSynchronize"()),
+            release: function!(c"cuDevicePrimaryCtxRelease_v2"(c_int)),
         })
     }
 }

@@ -6,7 +6,6 @@ use crate::clock::Point;
 use crate::event::{DISABLE_TIMING, Event, Recorded};
 use crate::handle::Noun;
 use crate::machine::{Machine, call, lock};
-use crate::schedule::advance;
 use crate::status::*;
 use std::ffi::{c_int, c_uint};
 use std::slice::from_ref;
@@ -74,11 +73,12 @@ fn waited(machine: &mut Machine, event: u64) -> Status<(u64, Option<Point>)> {
 
 /// Lets the work go on a little, and tells whether it is over.
 pub fn poll(context: u64, points: &[Point]) -> c_int {
-    let over = lock().reached(points);
-    if !over {
-        advance(points);
+    let mut machine = lock();
+    if !machine.reached(points) {
+        machine.step(points);
         return NOT_READY;
     }
+    drop(machine);
     number(observe(context, points))
 }
 
