@@ -26,7 +26,8 @@ import "runtime"
 // Backend is where a context runs.
 type Backend int32
 
-// The backends; this version has the host's only.
+// The backends. A CUDA context tells about its device; a slice is in the host's memory, so calls on
+// it have nothing to run on.
 const (
 	BackendAuto Backend = C.XQKV_BACKEND_AUTO
 	BackendHost Backend = C.XQKV_BACKEND_HOST
@@ -97,6 +98,9 @@ type ContextInfo struct {
 	Device         int32
 	ThreadCount    int32
 	InstructionSet InstructionSet
+	// Of a CUDA device, otherwise 0: 90 is capability 9.0; versions are as the vendor numbers them.
+	ComputeCapability, MultiprocessorCount, DriverVersion int32
+	CublasLtVersion                                       int64
 }
 
 // Info tells what the context turned out to be.
@@ -115,6 +119,11 @@ func (context *Context) Info() (ContextInfo, error) {
 		Backend: Backend(plain.backend), Device: int32(plain.device),
 		ThreadCount:    int32(plain.thread_count),
 		InstructionSet: InstructionSet(plain.instruction_set),
+
+		ComputeCapability:   int32(plain.compute_capability),
+		MultiprocessorCount: int32(plain.multiprocessor_count),
+		DriverVersion:       int32(plain.driver_version),
+		CublasLtVersion:     int64(plain.cublaslt_version),
 	}, nil
 }
 

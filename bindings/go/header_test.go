@@ -19,27 +19,6 @@ var unbound = map[string]string{
 	"XQKV_VERSION_MINOR":    "as above",
 	"XQKV_VERSION_PATCH":    "as above",
 
-	// Slices are in the host's memory, and there nothing is slow that a plan could do before.
-	"XQKV_PROJECTION_FLAG_TENSOR_FLOAT":    "CUDA's",
-	"XQKV_PROJECTION_FLAG_BATCH_INVARIANT": "CUDA's",
-	"XQKV_PLAN_FLAG_TIMED":                 "CUDA's",
-	"xqkv_context_reclaim":                 "CUDA's",
-	"xqkv_update_get_commit_bytes":         "CUDA's",
-	"xqkv_plan_create":                     "CUDA's",
-	"xqkv_plan_destroy":                    "CUDA's",
-	"xqkv_plan_get_workspace":              "CUDA's",
-	"xqkv_plan_options_init":               "CUDA's",
-	"xqkv_workspace_init":                  "CUDA's",
-
-	"xqkv_plan_options.alignment_bytes":      "CUDA's",
-	"xqkv_plan_options.workspace_limit":      "CUDA's",
-	"xqkv_workspace.minimum_bytes":           "CUDA's",
-	"xqkv_workspace.recommended_bytes":       "CUDA's",
-	"xqkv_workspace.alignment_bytes":         "CUDA's",
-	"xqkv_context_info.compute_capability":   "CUDA's",
-	"xqkv_context_info.multiprocessor_count": "CUDA's",
-	"xqkv_context_info.driver_version":       "CUDA's",
-	"xqkv_context_info.cublaslt_version":     "CUDA's",
 	"xqkv_context_options.allocate":          "CUDA's",
 	"xqkv_context_options.free":              "CUDA's",
 	"xqkv_context_options.allocator_user":    "CUDA's",
@@ -56,9 +35,9 @@ var unbound = map[string]string{
 	"xqkv_view.slot_count":                   "not in this version",
 	"xqkv_view.quantization_scale":           "not in this version",
 	"xqkv_forward.stream":                    "CUDA's",
-	"xqkv_forward.workspace":                 "CUDA's",
-	"xqkv_forward.workspace_bytes":           "CUDA's",
-	"xqkv_forward.plan":                      "CUDA's",
+	"xqkv_forward.workspace":                 "plans have use only with memory of a device's",
+	"xqkv_forward.workspace_bytes":           "plans have use only with memory of a device's",
+	"xqkv_forward.plan":                      "plans have use only with memory of a device's",
 	"xqkv_forward.wait_event":                "CUDA's",
 	"xqkv_forward.signal_event":              "CUDA's",
 	"xqkv_projection_options.comm":           "not in this version",
@@ -68,6 +47,21 @@ var unbound = map[string]string{
 	"xqkv_tensor.scale_dtype":                "not in this version",
 	"xqkv_tensor.scale_block_rows":           "not in this version",
 	"xqkv_tensor.scale_block_columns":        "not in this version",
+	"xqkv_plan_create":                       "plans have use only with memory of a device's",
+	"xqkv_plan_destroy":                      "as above",
+	"xqkv_plan_get_workspace":                "as above",
+	"xqkv_plan_options_init":                 "as above",
+	"xqkv_plan_options.alignment_bytes":      "as above",
+	"xqkv_plan_options.workspace_limit":      "as above",
+	"xqkv_workspace_init":                    "as above",
+	"xqkv_workspace.minimum_bytes":           "as above",
+	"xqkv_workspace.recommended_bytes":       "as above",
+	"xqkv_workspace.alignment_bytes":         "as above",
+	"xqkv_context_reclaim":                   "CUDA's: a slice is in the host's memory",
+	"xqkv_update_get_commit_bytes":           "CUDA's: for engines that lend device memory",
+	"XQKV_PROJECTION_FLAG_TENSOR_FLOAT":      "CUDA's",
+	"XQKV_PROJECTION_FLAG_BATCH_INVARIANT":   "CUDA's",
+	"XQKV_PLAN_FLAG_TIMED":                   "CUDA's",
 	"xqkv_error.status":                      "the call returned it",
 }
 
@@ -94,13 +88,13 @@ func source() string {
 	return all.String()
 }
 
-// sourceOf is the file of a struct's noun; a noun that is left alone has none.
+// sourceOf is the file of a struct's noun.
 func sourceOf(name string) string {
 	noun := strings.TrimPrefix(name, "xqkv_")
 	noun = strings.TrimSuffix(strings.TrimSuffix(noun, "_options"), "_info")
 	code, err := os.ReadFile(noun + ".go")
 	if os.IsNotExist(err) {
-		return ""
+		return "" // a noun that the package leaves alone has no file
 	}
 	return string(must(code, err))
 }

@@ -1,6 +1,6 @@
 """Tensor-parallel cross-attention Q, K, V projection: the Python side of the xqkv C library.
 
-Arrays go in and out without copies: numpy's, and whatever else speaks DLPack, on the CPU or on a CUDA device. See include/xqkv.h for what
+Arrays go in and out without copies: numpy's, whatever else speaks DLPack, and CUDA's by the array interface. See include/xqkv.h for what
 each call promises; names are the same here.
 """
 
@@ -11,20 +11,20 @@ from ._abi import (
     xqkv_instruction_set as InstructionSet,
     xqkv_kind as Kind,
     xqkv_part as Part,
+    xqkv_projection_flag as ProjectionFlag,
     xqkv_status as Status,
 )
 from ._library import handle_count, version
 from .checkpoint import Checkpoint
 from .context import Context
 from .errors import CheckpointError, InvalidArgument, NotReady, NotSupported, XqkvError
-from .device import DeviceArray
 from .plan import Plan
 from .projection import Projection, Result
 from .spec import Shard, Spec, Split
 from .update import Update
 
 __all__ = [
-    "Backend", "Checkpoint", "CheckpointError", "Context", "DeviceArray", "Dtype", "Extent", "InstructionSet", "InvalidArgument",
-    "Kind", "NotReady", "NotSupported", "Part", "Plan", "Projection", "Result", "Shard", "Spec", "Split", "Status", "Update",
+    "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "InstructionSet", "InvalidArgument",
+    "Kind", "NotReady", "NotSupported", "Part", "Plan", "Projection", "ProjectionFlag", "Result", "Shard", "Spec", "Split", "Status", "Update",
     "XqkvError", "handle_count", "version",
 ]

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ._abi import xqkv_dtype, xqkv_input, xqkv_tensor, xqkv_view
 from ._library import initialised
-from .device import DeviceArray, on_device
+from .device_arrays import DeviceArray, device_array_of, ensure_reachable
 
 Array = NDArray[Any]
-AnyArray = NDArray[Any] | DeviceArray
+AnyArray = Array | DeviceArray
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {
     np.dtype(np.float32): xqkv_dtype.F32,
@@ -33,19 +33,20 @@ def as_array(source: Any) -> Array:
     return np.from_dlpack(source.detach() if hasattr(source, "detach") else source)
 
 
-def placed(source: Any, is_cuda: bool, stream: int, name: str) -> AnyArray:
-    """The same memory as the backend's kind of array; memory of the other kind is refused."""
-    found = on_device(source, stream, name)
-    if is_cuda and found is None:
-        raise TypeError(f"{name} is in host memory, but the context is on CUDA; pass an array of the device's")
-    if not is_cuda and found is not None:
-        raise TypeError(f"{name} is in a device's memory, but the context is on the host; pass a host array")
-    return as_array(source) if found is None else found
+def array_on(device: int | None, source: Any, stream: int | None, name: str) -> AnyArray:
+    """The same memory as an array of a CUDA device's, or of the host's where there is none."""
+    ensure_reachable(source, device is not None, name)
+    return as_array(source) if device is None else device_array_of(source, device, stream, name)
 
 
 def address_of(array: AnyArray) -> int:
-    """The first element."""
-    return array.address if isinstance(array, DeviceArray) else array.ctypes.data
+    """Where the first element is."""
+    return array.pointer if isinstance(array, DeviceArray) else array.ctypes.data
+
+
+def is_writeable(array: AnyArray) -> bool:
+    """Whether an array may be an output."""
+    return array.writeable if isinstance(array, DeviceArray) else array.flags.writeable
 
 
 def dtype_of(array: AnyArray, name: str) -> xqkv_dtype:
@@ -59,8 +60,6 @@ def dtype_of(array: AnyArray, name: str) -> xqkv_dtype:
 
 def strides_of(array: AnyArray, name: str) -> list[int]:
     """An array's strides in elements."""
-    if isinstance(array, DeviceArray):
-        return [stride if extent > 1 else 0 for stride, extent in zip(array.strides, array.shape)]
     strides = []
     for stride, extent in zip(array.strides, array.shape):
         if extent > 1 and (stride < 0 or stride % array.itemsize != 0):
@@ -89,7 +88,7 @@ def view_of(output: AnyArray, shape: tuple[int, int, int, int], name: str) -> xq
         apart, joined = [shape, shape[1:]], [joined[0], joined[0][1:]]
     if output.shape not in [*apart, *joined]:
         raise ValueError(f"{name} is {output.shape}; it must be one of {[*apart, *joined]}")
-    if output.is_read_only if isinstance(output, DeviceArray) else not output.flags.writeable:
+    if not is_writeable(output):
         raise ValueError(f"{name} is read-only")
     strides = strides_of(output, name)
     if output.shape not in apart:

@@ -9,10 +9,7 @@ from ._library import Handle, call, created, initialised
 
 
 class Context(Handle):
-    """The host's threads, or one CUDA device. Any thread may use it, and projections outlive it.
-
-    On CUDA arrays are the device's, by __cuda_array_interface__ or DLPack.
-    """
+    """The host's threads, or one CUDA device. Any thread may use it, and projections outlive it."""
 
     def __init__(
         self,
@@ -21,31 +18,30 @@ class Context(Handle):
         device: int = 0,
         thread_count: int = 0,
         instruction_set: int = xqkv_instruction_set.AUTO,
+        cuda_context: int | None = None,
+        cublaslt_handle: int | None = None,
     ) -> None:
+        """The CUcontext and the cublasLtHandle_t are addresses, lent for as long as the context and its projections
+        live."""
         options = initialised(xqkv_context_options)
-        options.backend = backend
-        options.device = device
+        options.backend, options.device = backend, device
         options.thread_count = thread_count
         options.instruction_set = instruction_set
+        options.cuda_context, options.cublaslt_handle = cuda_context, cublaslt_handle
         super().__init__(created("xqkv_context_create", ctypes.byref(options)), "xqkv_context_destroy")
+
+    def reclaim(self, *streams: int) -> int:
+        """Frees retired device memory of weights behind the work that is now on the streams; without any at once, which
+        is the caller's word that no such work is left. Gives how many bytes still wait."""
+        handles = (ctypes.c_void_p * len(streams))(*streams) if streams else None
+        waiting = ctypes.c_int64()
+        call("xqkv_context_reclaim", self.handle, handles, len(streams), ctypes.byref(waiting))
+        return waiting.value
 
     def _info(self) -> xqkv_context_info:
         info = initialised(xqkv_context_info)
         call("xqkv_context_get_info", self.handle, ctypes.byref(info))
         return info
-
-    @property
-    def backend(self) -> xqkv_backend:
-        """Which one it is; never AUTO."""
-        return xqkv_backend(self._info().backend)
-
-    def reclaim(self, *streams: int) -> int:
-        """Frees device memory of weights that no projection has any more: after what is now on these streams, or at
-        once if there are none, which is the caller's word that no work uses them. Gives the bytes that still wait."""
-        waiting = ctypes.c_int64()
-        array = (ctypes.c_void_p * len(streams))(*streams)
-        call("xqkv_context_reclaim", self.handle, array, len(streams), ctypes.byref(waiting))
-        return waiting.value
 
     @property
     def thread_count(self) -> int:
@@ -54,5 +50,35 @@ class Context(Handle):
 
     @property
     def instruction_set(self) -> xqkv_instruction_set:
-        """The vector instructions in use."""
+        """The vector instructions in use; AUTO on CUDA, which has none."""
         return xqkv_instruction_set(self._info().instruction_set)
+
+    @property
+    def backend(self) -> xqkv_backend:
+        """Where it runs, never AUTO."""
+        return xqkv_backend(self._info().backend)
+
+    @property
+    def device(self) -> int:
+        """The CUDA device's ordinal."""
+        return int(self._info().device)
+
+    @property
+    def compute_capability(self) -> int:
+        """CUDA: such as 90 for 9.0. Host: 0, as with the next three."""
+        return int(self._info().compute_capability)
+
+    @property
+    def multiprocessor_count(self) -> int:
+        """CUDA: multiprocessors of the device."""
+        return int(self._info().multiprocessor_count)
+
+    @property
+    def driver_version(self) -> int:
+        """CUDA: such as 13000."""
+        return int(self._info().driver_version)
+
+    @property
+    def cublaslt_version(self) -> int:
+        """CUDA: such as 130401."""
+        return int(self._info().cublaslt_version)

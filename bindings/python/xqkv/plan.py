@@ -1,4 +1,4 @@
-"""Everything slow done up front for one shape of call."""
+"""One shape of call, prepared."""
 
 from __future__ import annotations
 
@@ -9,28 +9,20 @@ from ._library import Handle, call, created, initialised
 
 
 class Plan(Handle):
-    """Serves its projection's forwards of one shape, with at most as many rows; made by Projection.plan.
-
-    Immutable: any thread and any stream may use it, several at once.
-    """
+    """Made by `Projection.plan`; any thread and stream may use it. Destroying it waits for nothing."""
 
     def __init__(
-        self,
-        projection: int,
-        example: xqkv_forward,
-        alignment_bytes: int = 0,
-        workspace_limit: int = 0,
-        is_timed: bool = False,
+        self, projection: Handle, example: xqkv_forward, alignment_bytes: int, workspace_limit: int, is_timed: bool
     ) -> None:
         options = initialised(xqkv_plan_options)
         options.flags = xqkv_plan_flag.TIMED if is_timed else 0
         options.alignment_bytes, options.workspace_limit = alignment_bytes, workspace_limit
-        handle = created("xqkv_plan_create", projection, ctypes.byref(example), ctypes.byref(options))
+        handle = created("xqkv_plan_create", projection.handle, ctypes.byref(example), ctypes.byref(options))
         super().__init__(handle, "xqkv_plan_destroy")
 
     @property
-    def workspace_bytes(self) -> int:
-        """Scratch memory of the device with which forwards are fastest."""
-        workspace = initialised(xqkv_workspace)
-        call("xqkv_plan_get_workspace", self.handle, ctypes.byref(workspace))
-        return int(workspace.recommended_bytes)
+    def workspace(self) -> xqkv_workspace:
+        """What its calls take: minimum_bytes, recommended_bytes and alignment_bytes."""
+        sizes = initialised(xqkv_workspace)
+        call("xqkv_plan_get_workspace", self.handle, ctypes.byref(sizes))
+        return sizes

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._abi import xqkv_backend, xqkv_forward, xqkv_shard, xqkv_spec, xqkv_stats
 from ._library import Handle, call, created, initialised
-from .arrays import AnyArray, input_of, placed, view_of
+from .arrays import AnyArray, array_on, input_of, view_of
 from .checkpoint import Checkpoint
 from .context import Context
 from .plan import Plan
@@ -22,22 +22,26 @@ from .update import Update
 class Result:
     """What a forward wrote, and what it counted. An absent side is None."""
 
-    query: AnyArray | None
-    key: AnyArray | None
-    value: AnyArray | None
+    query: Any
+    key: Any
+    value: Any
     multiply_adds: int
     weights_version: int
+    matmuls: int
+    plans_made: int
 
 
 class Projection(Handle):
     """Any thread may use it, several at once; ctypes lets go of Python's lock while the library works."""
 
-    def __init__(self, context: Context, spec: xqkv_spec, split: Split | None = None) -> None:
-        options = None if split is None else ctypes.byref(split.plain)
+    def __init__(self, context: Context, spec: xqkv_spec, split: Split | None = None, *, flags: int = 0) -> None:
+        """`flags` are values of ProjectionFlag, added up."""
+        chosen = Split() if split is None else split
+        options = ctypes.byref(chosen.with_flags(flags))
         handle = created("xqkv_projection_create", context.handle, ctypes.byref(spec), options)
         super().__init__(handle, "xqkv_projection_destroy")
         self.spec = spec
-        self._is_cuda = context.backend == xqkv_backend.CUDA
+        self.device = context.device if context.backend == xqkv_backend.CUDA else None
         self.shard = initialised(xqkv_shard)
         call("xqkv_projection_get_shard", handle, ctypes.byref(self.shard))
 
@@ -73,22 +77,25 @@ class Projection(Handle):
         dtype: Any = np.float32,
         stream: int = 0,
         plan: Plan | None = None,
-        workspace: tuple[int, int] = (0, 0),
+        workspace: tuple[int, int] | None = None,
     ) -> Result:
         """Q from decoder rows if there are any, K and V from encoder rows if there are any.
 
         Inputs are [rows, width]. Outputs that are not given are made, as [rows, heads, width] of this rank's heads with
         an axis of layers before if there are several; given ones may have any strides, and heads and width as one axis.
 
-        On CUDA all arrays are the device's, outputs must be given, and the work is put on `stream` (a CUstream as a
-        number; 0 is the default stream). `workspace` is an address and its bytes.
+        On CUDA outputs must be given, `stream` is a CUstream's address (0 is the default stream), `workspace` the
+        address and the bytes of device memory. The call returns before its work is done: keep what it was given.
         """
-        forward, outputs = self._call(decoder, encoder, (query, key, value), (layer, layer_count), dtype, stream)
-        forward.plan = None if plan is None else plan.handle
-        forward.workspace, forward.workspace_bytes = workspace[0] or None, workspace[1]
+        shape = Call(self, stream, layer, layer_count)
+        shape.take(decoder, encoder, {"query": query, "key": key, "value": value}, dtype)
+        shape.plain.stream = stream or None
+        shape.plain.plan = None if plan is None else plan.handle
+        shape.plain.workspace, shape.plain.workspace_bytes = workspace or (None, 0)
         stats = initialised(xqkv_stats)
-        call("xqkv_projection_forward", self.handle, ctypes.byref(forward), ctypes.byref(stats))
-        return Result(**outputs, multiply_adds=stats.multiply_adds, weights_version=stats.weights_version)
+        call("xqkv_projection_forward", self.handle, ctypes.byref(shape.plain), ctypes.byref(stats))
+        counts = {name: getattr(stats, name) for name in ("multiply_adds", "weights_version", "matmuls", "plans_made")}
+        return Result(**shape.outputs, **counts)
 
     def plan(
         self,
@@ -105,48 +112,50 @@ class Projection(Handle):
         workspace_limit: int = 0,
         is_timed: bool = False,
     ) -> Plan:
-        """A plan for forwards like this one, with at most as many rows; see Plan."""
-        example, _ = self._call(decoder, encoder, (query, key, value), (layer, layer_count), dtype, 0)
-        return Plan(self.handle, example, alignment_bytes, workspace_limit, is_timed)
+        """A plan for calls like this one, with at most as many rows; nothing is read or written."""
+        shape = Call(self, None, layer, layer_count)
+        shape.take(decoder, encoder, {"query": query, "key": key, "value": value}, dtype)
+        return Plan(self, shape.plain, alignment_bytes, workspace_limit, is_timed)
 
-    def _call(
-        self, decoder: Any, encoder: Any, views: tuple[Any, Any, Any], layers: tuple[int, int], dtype: Any, stream: int
-    ) -> tuple[xqkv_forward, dict[str, AnyArray | None]]:
-        """The call's struct, and the outputs that it points to."""
-        forward = initialised(xqkv_forward)
-        layer, layer_count = layers
-        query, key, value = views
-        forward.layer, forward.layer_count = layer, layer_count
-        forward.stream = stream or None
-        sides = {"decoder": decoder, "encoder": encoder}
-        given = {
-            name: None if side is None else placed(side, self._is_cuda, stream, name) for name, side in sides.items()
-        }
-        widths = {"decoder": self.spec.decoder_width, "encoder": self.spec.encoder_width}
-        for name, rows in given.items():
-            if rows is not None:
-                setattr(forward, name, input_of(rows, widths[name], name))
-        outputs: dict[str, AnyArray | None] = {}
-        for name, side, output in (("query", "decoder", query), ("key", "encoder", key), ("value", "encoder", value)):
-            rows = given[side]
-            outputs[name] = None
-            if rows is not None and rows.shape[0] > 0:
-                shape = (layer_count, rows.shape[0], *self._heads(name))
-                if output is None and self._is_cuda:
-                    raise ValueError(f"{name} is not given; on CUDA pass an array of the device's for it")
-                made: AnyArray
-                if output is None:
-                    made = np.empty(shape if layer_count > 1 else shape[1:], dtype)
-                else:
-                    made = placed(output, self._is_cuda, stream, name)
-                outputs[name] = made
-                if made.size > 0:
-                    setattr(forward, name, view_of(made, shape, name))
-        return forward, outputs
-
-    def _heads(self, part: str) -> tuple[int, int]:
+    def heads(self, part: str) -> tuple[int, int]:
         """This rank's heads of a part, and their width."""
         width = self.spec.value_head_width or self.spec.head_width
         if part == "query":
             return self.shard.query_head_count, self.spec.head_width
         return self.shard.key_value_head_count, self.spec.head_width if part == "key" else width
+
+
+class Call:
+    """The struct of one call, with the arrays that it points to."""
+
+    def __init__(self, projection: Projection, stream: int | None, layer: int, layer_count: int) -> None:
+        self.projection, self.stream, self.layer_count = projection, stream, layer_count
+        self.plain = initialised(xqkv_forward)
+        self.plain.layer, self.plain.layer_count = layer, layer_count
+        self.inputs: dict[str, AnyArray] = {}
+        self.outputs: dict[str, Any] = {"query": None, "key": None, "value": None}
+
+    def take(self, decoder: Any, encoder: Any, outputs: dict[str, Any], dtype: Any) -> None:
+        """Fills in both inputs, and the outputs of those that have rows."""
+        spec = self.projection.spec
+        for name, side, width in (("decoder", decoder, spec.decoder_width), ("encoder", encoder, spec.encoder_width)):
+            if side is not None:
+                self.inputs[name] = self._array(side, name)
+                setattr(self.plain, name, input_of(self.inputs[name], width, name))
+        for name, side in (("query", "decoder"), ("key", "encoder"), ("value", "encoder")):
+            if side in self.inputs and self.inputs[side].shape[0] > 0:
+                self._write(name, self.inputs[side].shape[0], outputs[name], dtype)
+
+    def _write(self, name: str, rows: int, output: Any, dtype: Any) -> None:
+        shape = (self.layer_count, rows, *self.projection.heads(name))
+        if output is None and self.projection.device is not None:
+            raise ValueError(f"{name} is not given; on CUDA outputs are the caller's memory")
+        if output is None:
+            output = np.empty(shape if self.layer_count > 1 else shape[1:], dtype)
+        array = self._array(output, name)
+        self.outputs[name] = array if self.projection.device is None else output
+        if array.size > 0:
+            setattr(self.plain, name, view_of(array, shape, name))
+
+    def _array(self, source: Any, name: str) -> AnyArray:
+        return array_on(self.projection.device, source, self.stream, name)

@@ -73,3 +73,10 @@ class Split:
         """The same heads of these layers only."""
         self.plain.layer_begin, self.plain.layer_count = begin, count
         return self
+
+    def with_flags(self, flags: int) -> xqkv_projection_options:
+        """The library's options for this split, with flags of a projection's."""
+        options = initialised(xqkv_projection_options)
+        ctypes.pointer(options)[0] = self.plain
+        options.flags = flags
+        return options

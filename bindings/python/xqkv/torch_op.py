@@ -1,4 +1,5 @@
-"""A projection as a torch operator, so that torch.compile keeps it in its graph. Needs torch; CPU tensors.
+"""A projection as a torch operator, so that torch.compile keeps it in its graph. Needs torch; CPU tensors, or
+CUDA tensors on the current stream.
 
     handle = register(projection)
     query, key, value = cross_qkv(decoder, encoder, handle, layer)
@@ -52,7 +53,8 @@ def cross_qkv(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Q of the decoder's rows, K and V of the encoder's if there are any: [rows, heads, width] of this rank's heads."""
     query, key, value = _outputs(decoder, encoder, number)
-    _projections[number].forward(decoder, encoder, query=query, key=key, value=value, layer=layer)
+    stream = torch.cuda.current_stream(decoder.device).cuda_stream if decoder.is_cuda else 0
+    _projections[number].forward(decoder, encoder, query=query, key=key, value=value, layer=layer, stream=stream)
     return query, key, value
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._abi import xqkv_extent, xqkv_kind, xqkv_memory, xqkv_ownership, xqkv_part
 from ._library import Handle, call, created
-from .arrays import as_array, tensor_of
-from .device import on_device
+from .arrays import array_on, tensor_of
+from .device_arrays import DeviceArray, is_from_device
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Update(Handle):
 
     def __init__(self, projection: Projection) -> None:
         super().__init__(created("xqkv_update_begin", projection.handle), "xqkv_update_abandon")
+        self._device = projection.device
 
     def put(
         self,
@@ -32,24 +33,17 @@ class Update(Handle):
         convert: bool = False,
         borrow: bool = False,
     ) -> None:
-        """Takes this rank's rows of a tensor, of the host's or the device's memory; they are copied before the call
-        returns. With `borrow` a weight in the device's memory is used where it is, and must stay as long as that."""
+        """Takes this rank's rows of a tensor; they are copied before the call returns. On CUDA it may be in the
+        device's memory, written already: no stream is waited for. `borrow` uses that memory in place, which must then
+        stay for as long as any version of the weights has it and work launched with those runs."""
         name = xqkv_part(part).name.lower()
-        device_array = on_device(source, 0, name)
-        tensor = tensor_of(as_array(source) if device_array is None else device_array, name)
-        if device_array is not None:
-            tensor.memory = xqkv_memory.DEVICE
-        if borrow:
-            tensor.ownership = xqkv_ownership.BORROW
+        on_device = self._device is not None and is_from_device(source)
+        array = array_on(self._device if on_device else None, source, None, name)
+        tensor = tensor_of(array, name)
+        tensor.memory = xqkv_memory.DEVICE if isinstance(array, DeviceArray) else xqkv_memory.HOST
+        tensor.ownership = xqkv_ownership.BORROW if borrow else xqkv_ownership.COPY
         tensor.extent, tensor.convert = extent, int(convert)
         call("xqkv_update_put", self.handle, layer, part, kind, ctypes.byref(tensor))
-
-    @property
-    def commit_bytes(self) -> int:
-        """What a commit of the update as it is would take from the backend's memory."""
-        commit_bytes = ctypes.c_int64()
-        call("xqkv_update_get_commit_bytes", self.handle, ctypes.byref(commit_bytes))
-        return commit_bytes.value
 
     def clear(self, layer: int, part: int, *, kind: int = xqkv_kind.WEIGHT) -> None:
         """Has the commit remove a tensor."""
@@ -58,6 +52,13 @@ class Update(Handle):
     def read(self, checkpoint: Checkpoint) -> None:
         """Takes all of this rank's layers from a checkpoint."""
         call("xqkv_update_read_checkpoint", self.handle, ctypes.byref(checkpoint.plain))
+
+    @property
+    def commit_bytes(self) -> int:
+        """What a commit of the update as it is would take from the backend's memory."""
+        taken = ctypes.c_int64()
+        call("xqkv_update_get_commit_bytes", self.handle, ctypes.byref(taken))
+        return taken.value
 
     def commit(self) -> int:
         """Makes it the projection's weights, all at once, and gives their version."""
