@@ -1,5 +1,6 @@
 /* Contexts: what they turn out to be, and options that are refused. */
 #include "fixture.h"
+#include <malloc.h>
 
 /* These are tests of the host's contexts, whichever backend the suite runs on. */
 static xqkv_context_options defaults(void) {
@@ -117,10 +118,11 @@ static void sizes_and_nulls_are_refused(void) {
     CHECK_OK(xqkv_context_destroy(context, &error));
 }
 
-/* Leaves some freed memory in the heap: glibc ends a process whose new thread finds not even a few bytes. What it gives
+/* Leaves some freed memory in the one heap: glibc ends a process whose new thread finds not even a few bytes. What it gives
    is to be freed later, so that the heap is not trimmed. */
 static void *reserve(void) {
     void *blocks[64];
+    mallopt(M_ARENA_MAX, 1);
     for (int at = 0; at < 64; at++) blocks[at] = malloc(1 << 16);
     void *last = malloc(64);
     for (int at = 0; at < 64; at++) free(blocks[at]);
