@@ -178,11 +178,54 @@ static void a_fused_tensor_is_borrowed_for_nothing_and_copied_for_its_bytes(void
     CHECK_OK(xqkv_projection_destroy(projection, &error));
 }
 
+/* K and V lent from places of their own, V far larger: a timed plan runs V's matmul, and must not read K's matrix for it. */
+static void a_timed_plan_reads_each_part_where_it_is(void) {
+    enum { VALUE_LANES = 600, ROWS = 3 };
+    static const int parts[] = {XQKV_PART_KEY, XQKV_PART_VALUE};
+    static const float zeros[VALUE_LANES * WIDTH];
+    xqkv_context *context = new_context(NULL);
+    xqkv_projection *projection = NULL;
+    xqkv_update *update = NULL;
+    xqkv_plan *plan = NULL;
+    xqkv_plan_options options;
+    xqkv_forward call;
+    xqkv_spec spec;
+    CHECK_OK(xqkv_spec_init(&spec, sizeof spec));
+    spec.weight_dtype = XQKV_DTYPE_F32, spec.layer_count = 1, spec.encoder_width = WIDTH;
+    spec.key_value_heads = 1, spec.head_width = LANES, spec.value_head_width = VALUE_LANES;
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &projection, &error));
+    CHECK_OK(xqkv_update_begin(projection, &update, &error));
+    device_pointer lent[2];
+    for (int part = 0; part < 2; part++) {
+        int rows = part == 0 ? LANES : VALUE_LANES;
+        lent[part] = upload(zeros, sizeof(float) * (size_t)(rows * WIDTH));
+        xqkv_tensor tensor = test_tensor((const void *)(uintptr_t)lent[part], rows, WIDTH);
+        tensor.memory = XQKV_MEMORY_DEVICE, tensor.ownership = XQKV_OWNERSHIP_BORROW;
+        CHECK_OK(xqkv_update_put(update, 0, parts[part], XQKV_KIND_WEIGHT, &tensor, &error));
+    }
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    device_pointer rows = upload(zeros, sizeof(float) * ROWS * WIDTH), out = upload(zeros, sizeof zeros);
+    CHECK_OK(xqkv_forward_init(&call, sizeof call));
+    call.encoder.data = (const void *)(uintptr_t)rows, call.encoder.rows = ROWS, call.encoder.dtype = XQKV_DTYPE_F32;
+    call.key.data = (void *)(uintptr_t)out, call.value.data = (void *)(uintptr_t)(out + 256);
+    call.key.dtype = call.value.dtype = XQKV_DTYPE_F32;
+    CHECK_OK(xqkv_plan_options_init(&options, sizeof options));
+    options.flags = XQKV_PLAN_FLAG_TIMED;
+    CHECK_OK(xqkv_plan_create(projection, &call, &options, &plan, &error));
+    CHECK(gpusim_violations() == 0);
+    CHECK_OK(xqkv_plan_destroy(plan, &error));
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+    CHECK_OK(xqkv_context_destroy(context, &error));
+    for (int part = 0; part < 2; part++) GPU(cuMemFree_v2(lent[part]));
+    GPU(cuMemFree_v2(rows)), GPU(cuMemFree_v2(out));
+}
+
 int main(void) {
     gpu_begin();
     a_commit_asks_the_allocator_for_what_it_told();
     old_weights_go_behind_the_work_that_reads_them();
     a_partial_commit_keeps_the_others();
     a_fused_tensor_is_borrowed_for_nothing_and_copied_for_its_bytes();
+    a_timed_plan_reads_each_part_where_it_is();
     return gpu_done();
 }

@@ -40,7 +40,9 @@ impl<'a> Timer<'a> {
         weights: &DeviceWeights,
         workspace_bytes: usize,
     ) -> Result<Self, Error> {
-        let matrix = side.outputs().next().map_or(0, |output| output.matrix);
+        // A matmul of the second part alone must not read the first one's matrix, which may be smaller.
+        let part = prepared.matmul.starts.first().map_or(0, |start| start.part);
+        let matrix = side.outputs[part].map_or(0, |output| output.matrix);
         let place = weights.place(job.layer * job.form.matrices.len() + matrix)?;
         let bias = weights.bias(job.form.matrices[matrix].stack, prepared.matmul.dtype);
         let mut timer = Timer {
