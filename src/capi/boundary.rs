@@ -15,9 +15,7 @@ thread_local! {
 pub(super) fn call(error: *mut xqkv_error, body: impl FnOnce() -> Result<(), Error>) -> Status {
     let outcome = log::caught(body).unwrap_or_else(|panic| Err(report(panic)));
     take_log();
-    // SAFETY: every exported function documents `error` as NULL or a writable xqkv_error.
-    unsafe { xqkv_error::write(error, &outcome) };
-    outcome.map_or_else(|error| error.status, |()| Status::Ok)
+    answered(error, outcome)
 }
 
 /// Runs the body of a forward, which with a plan touches no state of its thread. It gives its log
@@ -29,7 +27,12 @@ pub(super) fn forward(
     let mut log = None;
     let outcome = log::caught_without_mark(|| body(&mut log));
     let outcome = outcome.unwrap_or_else(|panic| Err(reported(log.as_ref(), panic)));
-    // SAFETY: as above.
+    answered(error, outcome)
+}
+
+/// Fills in the caller's error, and gives the status.
+fn answered(error: *mut xqkv_error, outcome: Result<(), Error>) -> Status {
+    // SAFETY: every exported function documents `error` as NULL or a writable xqkv_error.
     unsafe { xqkv_error::write(error, &outcome) };
     outcome.map_or_else(|error| error.status, |()| Status::Ok)
 }
@@ -66,17 +69,16 @@ mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    #[test]
-    fn a_panic_becomes_a_status_and_a_line_in_the_log() {
+    /// A log, and the lines that it gets.
+    fn recorder() -> (Log, Arc<Mutex<Vec<String>>>) {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = lines.clone();
         let log =
             Log::new(log::Level::Error, move |_, line| sink.lock().unwrap().push(line.to_owned()));
-        let status = call(std::ptr::null_mut(), || {
-            report_to(&log);
-            panic!("planted");
-        });
-        assert_eq!(status, Status::Panic);
+        (log, lines)
+    }
+
+    fn holds_the_planted(lines: &Mutex<Vec<String>>) {
         let lines = lines.lock().unwrap();
         assert!(
             lines.len() == 1 && lines[0].contains("planted at src/capi/boundary.rs:"),
@@ -85,11 +87,19 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_becomes_a_status_and_a_line_in_the_log() {
+        let (log, lines) = recorder();
+        let status = call(std::ptr::null_mut(), || {
+            report_to(&log);
+            panic!("planted");
+        });
+        assert_eq!(status, Status::Panic);
+        holds_the_planted(&lines);
+    }
+
+    #[test]
     fn a_panic_of_a_forward_becomes_a_status_and_a_line_in_the_log() {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let sink = lines.clone();
-        let log =
-            Log::new(log::Level::Error, move |_, line| sink.lock().unwrap().push(line.to_owned()));
+        let (log, lines) = recorder();
         // The hook is installed by the first call of another kind, as a context's creation is.
         assert_eq!(call(std::ptr::null_mut(), || Ok(())), Status::Ok);
         let status = forward(std::ptr::null_mut(), |place| {
@@ -97,11 +107,7 @@ mod tests {
             panic!("planted");
         });
         assert_eq!(status, Status::Panic);
-        let lines = lines.lock().unwrap();
-        assert!(
-            lines.len() == 1 && lines[0].contains("planted at src/capi/boundary.rs:"),
-            "{lines:?}"
-        );
+        holds_the_planted(&lines);
     }
 
     #[test]

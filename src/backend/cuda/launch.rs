@@ -7,7 +7,7 @@ use super::driver::Handle;
 use super::plan::{Choice, Prepared, SidePlan};
 use super::planner::{Matmul, Start};
 use super::weights::{Bias, DeviceWeights};
-use crate::backend::{Job, Side};
+use crate::backend::{Job, MatrixForm, Side};
 use crate::error::{Error, Status};
 use crate::stats::Counts;
 use cudarc::cublaslt::sys;
@@ -76,7 +76,7 @@ impl<'a> Launch<'a> {
             // SAFETY: the addresses are of memory that the job spans, which was checked.
             unsafe { filled.launch(self.context, choice, &places) }?;
             counts.matmuls += 1;
-            counts.multiply_adds += filled.multiply_adds(self.inputs(side));
+            counts.multiply_adds += filled.multiply_adds(self.form(side).inputs);
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl<'a> Launch<'a> {
             let distance = bytes / matmul.dtype.bytes() as i64;
             cublaslt.set_layout(&mut view, offset, distance)?;
         }
-        let stack = self.stack(side);
+        let stack = self.form(side).stack;
         let bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
         let operation = bias.map(|_| prepared.operation);
         Ok(Filled { prepared, rows, view, operation, row_count, bias })
@@ -120,14 +120,10 @@ impl<'a> Launch<'a> {
         Ok(place.address + start.weight as usize * self.job.form.dtype.bytes())
     }
 
-    fn stack(&self, side: &Side<'_>) -> usize {
+    /// What the side's matrices have in common: their stack and their inputs.
+    fn form(&self, side: &Side<'_>) -> &MatrixForm {
         let matrix = side.outputs().next().map_or(0, |output| output.matrix);
-        self.job.form.matrices[matrix].stack
-    }
-
-    fn inputs(&self, side: &Side<'_>) -> usize {
-        let matrix = side.outputs().next().map_or(0, |output| output.matrix);
-        self.job.form.matrices[matrix].inputs
+        &self.job.form.matrices[matrix]
     }
 
     fn wait(&self) -> Result<(), Error> {
