@@ -40,7 +40,8 @@ impl<'a> Timer<'a> {
         weights: &DeviceWeights,
         workspace_bytes: usize,
     ) -> Result<Self, Error> {
-        // A matmul of the second part alone must not read the first one's matrix, which may be smaller.
+        // A matmul of the second part alone must not read the first one's matrix, which may be
+        // smaller.
         let part = prepared.matmul.starts.first().map_or(0, |start| start.part);
         let matrix = side.outputs[part].map_or(0, |output| output.matrix);
         let place = weights.place(job.layer * job.form.matrices.len() + matrix)?;
