@@ -193,7 +193,7 @@ pub struct Output<'a> {
     /// Which of the form's matrices.
     pub matrix: usize,
     /// Written: [layers, rows, heads, width], with heads · width = outputs.
-    pub view: &'a View,
+    pub view: &'a View<'a>,
 }
 
 impl<'a> Job<'a> {
@@ -209,6 +209,9 @@ impl<'a> Side<'a> {
         self.outputs.into_iter().flatten()
     }
 }
+
+/// What a workspace's address is a multiple of.
+pub const WORKSPACE_ALIGNMENT: usize = 256;
 
 /// Where a device's work is put: addresses of the engine's objects, 0 for none. All 0 on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -239,7 +242,9 @@ pub struct PlanOptions {
 /// All that is slow about a kind of job, done. Immutable, and cheap to share.
 #[derive(Clone)]
 pub struct Plan {
-    /// Scratch memory with which the plan runs best; it runs with none as well.
+    /// Scratch memory without which the plan does not run.
+    pub minimum_bytes: usize,
+    /// Scratch memory with which the plan runs best.
     pub workspace_bytes: usize,
     inner: Arc<dyn Any + Send + Sync>,
 }

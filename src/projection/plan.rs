@@ -16,6 +16,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Scratch memory that a call must lend.
+    pub fn minimum_bytes(&self) -> usize {
+        self.device.minimum_bytes
+    }
+
     /// Scratch memory that a call should lend.
     pub fn workspace_bytes(&self) -> usize {
         self.device.workspace_bytes
@@ -50,7 +55,7 @@ struct ViewShape {
 
 impl CallShape {
     /// The shape of a call, whose rows become the most.
-    pub(super) fn of(call: &Call, alignment: usize) -> Self {
+    pub(super) fn of(call: &Call<'_>, alignment: usize) -> Self {
         let decoder = call.decoder.as_ref().map(|side| {
             side_shape("decoder", &side.rows, [Some(("query", &side.query)), None], call)
         });
@@ -62,7 +67,7 @@ impl CallShape {
     }
 
     /// Refuses a call of another shape, or with more rows.
-    pub(super) fn ensure_fits(&self, call: &Call) -> Result<(), Error> {
+    pub(super) fn ensure_fits(&self, call: &Call<'_>) -> Result<(), Error> {
         ensure!(
             self.layer_count == call.layer_count,
             PlanMismatch,
@@ -82,7 +87,7 @@ impl CallShape {
         self.ensure_aligned(call)
     }
 
-    fn ensure_aligned(&self, call: &Call) -> Result<(), Error> {
+    fn ensure_aligned(&self, call: &Call<'_>) -> Result<(), Error> {
         for (name, address) in call.addresses() {
             ensure!(
                 address.is_multiple_of(self.alignment),
@@ -105,7 +110,7 @@ impl SideShape {
     fn ensure_fits(
         &self,
         rows: &Rows,
-        views: [Option<&View>; 2],
+        views: [Option<&View<'_>>; 2],
         layer_count: i64,
     ) -> Result<(), Error> {
         let name = self.name;
@@ -124,7 +129,7 @@ impl SideShape {
 }
 
 impl ViewShape {
-    fn ensure_fits(&self, view: &View, layer_count: i64) -> Result<(), Error> {
+    fn ensure_fits(&self, view: &View<'_>, layer_count: i64) -> Result<(), Error> {
         let strides = relevant_strides(view, layer_count);
         let dtype = view.dtype() as i32;
         if self.strides == strides && self.dtype == dtype {
@@ -155,10 +160,10 @@ fn ensure_equal(name: &str, field: &str, planned: i64, given: i64) -> Result<(),
 fn side_shape(
     name: &'static str,
     rows: &Rows,
-    views: [Option<(&'static str, &View)>; 2],
-    call: &Call,
+    views: [Option<(&'static str, &View<'_>)>; 2],
+    call: &Call<'_>,
 ) -> SideShape {
-    let view = |(name, view): (&'static str, &View)| ViewShape {
+    let view = |(name, view): (&'static str, &View<'_>)| ViewShape {
         name,
         strides: relevant_strides(view, call.layer_count),
         dtype: view.dtype() as i32,
@@ -174,7 +179,7 @@ fn side_shape(
 
 /// The strides that the call steps by; a packed layer stride grows with the rows, and of one layer
 /// none is used.
-fn relevant_strides(view: &View, layer_count: i64) -> Strides {
+fn relevant_strides(view: &View<'_>, layer_count: i64) -> Strides {
     let strides = view.strides();
     let layer = if layer_count > 1 { strides.layer } else { 0 };
     let head = if view.shape().heads > 1 { strides.head } else { 0 };

@@ -8,7 +8,7 @@ use xqkv::projection::{Call, DecoderSide, EncoderSide, Projection};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
 use xqkv::stats::Counts;
-use xqkv::view::{Rows, Shape, Strides, View};
+use xqkv::view::{Base, Rows, Shape, Strides, Target, View};
 use xqkv::weights::{Data, Extent, Kind, Source};
 
 /// Numbers that are the same in every run.
@@ -194,7 +194,7 @@ fn run(
     let input = |elements: &Elements, width: i64| {
         let count = (elements.bytes.len() / elements.dtype.bytes()) as i64 / width;
         let address = elements.bytes.as_ptr().expose_provenance();
-        Rows::new("rows", address, elements.dtype, count, width, 0).unwrap()
+        Rows::new("rows", address, elements.dtype, count, width, 0, None).unwrap()
     };
     let mut view = |part: Part, rows: i64| {
         let heads = rank.shard().heads(part);
@@ -203,7 +203,7 @@ fn run(
         let address = output.bytes.as_mut_ptr().expose_provenance() + offset;
         let shape = Shape { layers: 1, rows, heads: heads.count, width: spec.width(part) };
         let strides = Strides { row: spec.outputs(part), ..Strides::default() };
-        View::new(part.name(), address, output.dtype, shape, strides).unwrap()
+        View::new(part.name(), shape, target(address, output.dtype, strides)).unwrap()
     };
     let decoder = input(decoder, spec.decoder_width);
     let encoder = input(encoder, spec.encoder_width);
@@ -224,4 +224,10 @@ fn run(
     };
     // SAFETY: inputs and outputs are as long as their shapes say, and this call's alone.
     unsafe { rank.forward(&call, None) }.unwrap().counts
+}
+
+/// Elements at these strides.
+pub fn target(address: usize, dtype: Dtype, strides: Strides) -> Target<'static> {
+    let base = Base::First(address);
+    Target { base, dtype, strides, group_rows: 0, slots: None, accumulates: false }
 }

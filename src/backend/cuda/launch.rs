@@ -91,7 +91,7 @@ impl<'a> Launch<'a> {
         if matmul.batches_pair()
             && let [Some(first), Some(second)] = side.outputs
         {
-            let bytes = second.view.address() as i64 - first.view.address() as i64;
+            let bytes = second.view.address(0) as i64 - first.view.address(0) as i64;
             let offset =
                 sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
             let distance = bytes / matmul.dtype.bytes() as i64;
@@ -217,7 +217,7 @@ impl Filled<'_> {
 }
 
 fn view_address(side: &Side<'_>, start: &Start, matmul: &Matmul) -> usize {
-    let view = side.outputs[start.part].as_ref().map_or(0, |output| output.view.address());
+    let view = side.outputs[start.part].as_ref().map_or(0, |output| output.view.address(0));
     view + start.view as usize * matmul.dtype.bytes()
 }
 

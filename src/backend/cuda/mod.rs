@@ -21,7 +21,7 @@ use context::Context;
 use cudarc::driver::sys;
 use driver::Handle;
 use launch::Launch;
-use memory::{ALIGNMENT, Heap};
+use memory::Heap;
 use plan::{DevicePlan, Planner};
 use shape::side_shape;
 use std::ffi::c_int;
@@ -90,7 +90,9 @@ impl Cuda {
         for side in job.sides() {
             device(side.rows.address(), &format!("{}.data", side.name))?;
             for output in side.outputs() {
-                device(output.view.address(), &format!("{}.data", output.name))?;
+                for layer in 0..job.layer_count {
+                    device(output.view.address(layer), &format!("{}.data", output.name))?;
+                }
             }
         }
         match job.lane.workspace {
@@ -133,7 +135,7 @@ impl Backend for Cuda {
         let plan_sides = || Ok([plan_side(first)?, plan_side(second)?]);
         let sides = self.context().beside_captures(plan_sides)?;
         let workspace_bytes = planner.workspace_limit(job);
-        Ok(Plan { workspace_bytes, inner: Arc::new(DevicePlan { sides }) })
+        Ok(Plan { minimum_bytes: 0, workspace_bytes, inner: Arc::new(DevicePlan { sides }) })
     }
 
     fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error> {
@@ -143,12 +145,6 @@ impl Backend for Cuda {
                 plan.ensure_suits(number, &side_shape(job, side, weights)?)?;
             }
         }
-        ensure!(
-            job.lane.workspace.is_multiple_of(ALIGNMENT),
-            Misaligned,
-            "workspace is {:#x}, not a multiple of {ALIGNMENT}",
-            job.lane.workspace
-        );
         Ok(())
     }
 

@@ -38,6 +38,7 @@ fn part_shape(
     weights: &DeviceWeights,
 ) -> Result<PartShape, Error> {
     ensure_dtypes(job, side, output)?;
+    ensure_affine(side, output)?;
     let (view, matrix) = (output.view, &job.form.matrices[output.matrix]);
     ensure_run(output)?;
     let bias = weights.bias(matrix.stack, view.dtype());
@@ -60,7 +61,7 @@ fn part_shape(
     })
 }
 
-fn stepped_strides(view: &View) -> Strides {
+fn stepped_strides(view: &View<'_>) -> Strides {
     let (shape, strides) = (view.shape(), view.strides());
     Strides {
         layer: if shape.layers > 1 { strides.layer } else { 0 },
@@ -87,6 +88,18 @@ fn ensure_dtypes(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<
         output.name,
         results.name(),
         weights.name()
+    );
+    Ok(())
+}
+
+fn ensure_affine(side: &Side<'_>, output: &Output<'_>) -> Result<(), Error> {
+    let view = output.view;
+    let is_affine = view.group_rows().is_none() && view.slots().is_none();
+    ensure!(
+        is_affine && !view.accumulates() && view.has_layer_stride() && side.rows.list().is_none(),
+        NotSupported,
+        "{}: this version has no groups, slots, layer_data, accumulate and row lists on CUDA",
+        output.name
     );
     Ok(())
 }
@@ -154,7 +167,7 @@ fn relation(side: &Side<'_>) -> Relation {
     let [Some(first), Some(second)] = side.outputs else {
         return Relation::Apart;
     };
-    let (from, to) = (first.view.address(), second.view.address());
+    let (from, to) = (first.view.address(0), second.view.address(0));
     match to.checked_sub(from) {
         Some(bytes) => Relation::Behind((bytes / first.view.dtype().bytes()) as i64),
         None => Relation::Apart,

@@ -17,6 +17,7 @@ use super::kernel::{DEPTH, Inputs, InstructionSet, Kernels, LANES, MOST_ROWS, Su
 use super::pack::PackedMatrix;
 use super::pool::Pool;
 use super::rounding::in_default_mode;
+use super::rows::{Row, RowTable};
 use super::store::Store;
 use crate::backend::Output;
 use crate::dtype::{Element, with_element};
@@ -44,9 +45,7 @@ pub(super) struct Product<'a> {
 
 /// One product, resolved.
 pub(super) struct Gemm<'a> {
-    rows: *const u8,
-    row_bytes: usize,
-    row_count: usize,
+    rows: RowTable,
     element_bytes: usize,
     widen: Widen,
     matrix: &'a PackedMatrix,
@@ -119,9 +118,7 @@ impl<'a> Gemm<'a> {
         let rows = product.rows;
         let element_bytes = rows.dtype().bytes();
         Gemm {
-            rows: std::ptr::with_exposed_provenance(rows.address()),
-            row_bytes: rows.row_stride() as usize * element_bytes,
-            row_count: rows.count() as usize,
+            rows: RowTable::new(rows, product.output.view),
             element_bytes,
             widen: with_element!(rows.dtype(), E => widen::<E>),
             matrix,
@@ -131,7 +128,7 @@ impl<'a> Gemm<'a> {
     }
 
     fn row_tasks(&self) -> usize {
-        self.row_count.div_ceil(TASK_ROWS)
+        self.rows.count().div_ceil(TASK_ROWS)
     }
 
     fn task_count(&self) -> usize {
@@ -139,36 +136,33 @@ impl<'a> Gemm<'a> {
     }
 
     fn multiply_adds(&self) -> usize {
-        self.row_count.saturating_mul(self.matrix.outputs).saturating_mul(self.matrix.inputs)
+        self.rows.count().saturating_mul(self.matrix.outputs).saturating_mul(self.matrix.inputs)
     }
 
     unsafe fn run_task(&self, index: usize) -> Tally {
         let mut tally = Tally::default();
-        let rows = nth(index % self.row_tasks(), TASK_ROWS, self.row_count);
+        let rows = nth(index % self.row_tasks(), TASK_ROWS, self.rows.count());
         let panels = nth(index / self.row_tasks(), TASK_PANELS, self.matrix.panel_count());
-        let mut row = rows.start;
-        while row < rows.end {
+        let mut places = [Row::default(); TASK_ROWS];
+        // SAFETY: passed on; the rows are the product's.
+        let mut rest = unsafe { self.rows.fill(rows, &mut places) };
+        while !rest.is_empty() {
             // SAFETY: passed on; the rows and panels are the product's.
-            row += unsafe { self.run_rows(row, rows.end - row, panels.clone(), &mut tally) };
+            let taken = unsafe { self.run_rows(rest, panels.clone(), &mut tally) };
+            rest = &rest[taken..];
         }
         tally
     }
 
     /// Projects as many rows as one kernel takes, and tells how many those were.
-    unsafe fn run_rows(
-        &self,
-        first: usize,
-        remaining: usize,
-        panels: Range<usize>,
-        tally: &mut Tally,
-    ) -> usize {
-        let (taken, kernel) = self.kernels.largest(remaining);
+    unsafe fn run_rows(&self, rows: &[Row], panels: Range<usize>, tally: &mut Tally) -> usize {
+        let (taken, kernel) = self.kernels.largest(rows.len());
         let mut inputs: [Inputs; MOST_ROWS] = [[0.0; DEPTH]; MOST_ROWS];
         let mut sums: [[Sums; MOST_ROWS]; TASK_PANELS] = [[[0.0; LANES]; MOST_ROWS]; TASK_PANELS];
         for k in (0..self.matrix.inputs).step_by(DEPTH) {
             let depth = DEPTH.min(self.matrix.inputs - k);
-            // SAFETY: rows first..first + taken exist, and so do the elements k..k + depth.
-            unsafe { self.widen_rows(first, k, depth, &mut inputs[..taken]) };
+            // SAFETY: the rows exist, and so do the elements k..k + depth.
+            unsafe { self.widen_rows(&rows[..taken], k, depth, &mut inputs) };
             for (panel, sums) in panels.clone().zip(&mut sums) {
                 let weights = self.matrix.panel_at(panel, k);
                 // SAFETY: `taken` rows and sums, and `depth` steps of the panel, are there.
@@ -178,19 +172,18 @@ impl<'a> Gemm<'a> {
         }
         for (panel, sums) in panels.zip(&sums) {
             let columns = self.store.columns(panel * LANES, self.matrix.real_lanes(panel));
-            for (row, sums) in sums.iter().enumerate().take(taken) {
+            for (row, sums) in rows[..taken].iter().zip(sums) {
                 // SAFETY: passed on; the row and the columns are the product's.
-                unsafe { self.store.write(first + row, &columns, sums) };
+                unsafe { self.store.write(row.target, &columns, sums) };
             }
         }
         taken
     }
 
-    unsafe fn widen_rows(&self, first: usize, k: usize, depth: usize, inputs: &mut [Inputs]) {
-        for (row, inputs) in inputs.iter_mut().enumerate() {
-            let offset = (first + row) * self.row_bytes + k * self.element_bytes;
-            // SAFETY: the rows were checked to span this offset and `depth` elements from it.
-            unsafe { (self.widen)(self.rows.add(offset), &mut inputs[..depth]) };
+    unsafe fn widen_rows(&self, rows: &[Row], k: usize, depth: usize, inputs: &mut [Inputs]) {
+        for (row, inputs) in rows.iter().zip(inputs) {
+            // SAFETY: a row was checked to have `depth` elements from here.
+            unsafe { (self.widen)(row.source.add(k * self.element_bytes), &mut inputs[..depth]) };
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The host backend: weights packed once, multiplied on a small pool of threads.
 
 mod gemm;
+mod indices;
 mod kernel;
 mod pack;
 mod pool;
 mod rounding;
+mod rows;
 mod store;
 
 pub use kernel::InstructionSet;
@@ -57,7 +59,7 @@ impl Host {
             0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(1024)),
             given => given,
         };
-        let plan = Plan { workspace_bytes: 0, inner: Arc::new(()) };
+        let plan = Plan { minimum_bytes: 0, workspace_bytes: 0, inner: Arc::new(()) };
         Ok(Self { pool: Pool::start(thread_count)?, instruction_set, plan })
     }
 }
@@ -88,8 +90,9 @@ impl Backend for Host {
         Some(&self.plan)
     }
 
-    fn plan(&self, _: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
-        Ok(self.plan.clone())
+    fn plan(&self, job: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
+        let scratch = indices::scratch_bytes(job);
+        Ok(Plan { minimum_bytes: scratch, workspace_bytes: scratch, ..self.plan.clone() })
     }
 
     fn ensure_suits(&self, _: &Plan, _: &Job<'_>) -> Result<(), Error> {
@@ -102,6 +105,8 @@ impl Backend for Host {
 
     unsafe fn run(&self, _: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
         let packed = packed(job.weights)?;
+        // SAFETY: passed on.
+        unsafe { indices::ensure_indices(job) }?;
         let mut gemms = Vec::new();
         for (side, at) in
             job.sides().flat_map(|side| (0..job.layer_count).map(move |at| (side, at)))

@@ -8,7 +8,6 @@ use crate::dtype::{Element, with_element};
 #[derive(Clone, Copy)]
 pub(super) struct Store<'a> {
     base: *mut u8,
-    row_bytes: usize,
     head_bytes: usize,
     lane_bytes: usize,
     head_width: usize,
@@ -17,7 +16,8 @@ pub(super) struct Store<'a> {
     write_row: WriteRow,
 }
 
-/// Rounds the finished values of one row and writes each at its offset from `row`.
+/// Adds what is there, if asked to, to the finished values of one row, rounds each and writes it at
+/// its offset from `row`.
 ///
 /// # Safety
 /// `row` plus each offset is a writable element of the row writer's dtype.
@@ -36,16 +36,18 @@ impl<'a> Store<'a> {
         let view = product.output.view;
         let strides = view.strides();
         let bytes = |stride: i64| stride as usize * view.dtype().bytes();
-        let base = view.address() + product.at * bytes(strides.layer);
+        let base = view.address(product.at);
         Store {
             base: std::ptr::with_exposed_provenance_mut(base),
-            row_bytes: bytes(strides.row),
             head_bytes: bytes(strides.head),
             lane_bytes: bytes(strides.width),
             head_width: view.shape().width as usize,
             bias: product.bias,
             scale: product.scale,
-            write_row: with_element!(view.dtype(), E => write_row::<E>),
+            write_row: match view.accumulates() {
+                false => with_element!(view.dtype(), E => write_row::<E, false>),
+                true => with_element!(view.dtype(), E => write_row::<E, true>),
+            },
         }
     }
 
@@ -60,11 +62,11 @@ impl<'a> Store<'a> {
         Columns { offsets, bias: self.bias.map(|bias| &bias[first..first + count]), count }
     }
 
-    /// Writes one row of one panel.
+    /// Writes one panel of a row whose place is so many bytes behind the base.
     ///
     /// # Safety
     /// The view has that row and those columns, and they can be written.
-    pub(super) unsafe fn write(&self, row: usize, columns: &Columns<'_>, sums: &Sums) {
+    pub(super) unsafe fn write(&self, place: usize, columns: &Columns<'_>, sums: &Sums) {
         let mut values = *sums;
         for (lane, value) in values.iter_mut().enumerate().take(columns.count) {
             let biased = columns.bias.map_or(*value, |bias| *value + bias[lane]);
@@ -72,15 +74,19 @@ impl<'a> Store<'a> {
         }
         let (values, offsets) = (&values[..columns.count], &columns.offsets[..columns.count]);
         // SAFETY: the view was checked to span this row and these columns.
-        unsafe { (self.write_row)(values, offsets, self.base.add(row * self.row_bytes)) }
+        unsafe { (self.write_row)(values, offsets, self.base.add(place)) }
     }
 }
 
 /// # Safety
 /// As for [`WriteRow`].
-unsafe fn write_row<E: Element>(values: &[f32], offsets: &[usize], row: *mut u8) {
+unsafe fn write_row<E: Element, const ADDS: bool>(values: &[f32], offsets: &[usize], row: *mut u8) {
     for (value, offset) in values.iter().zip(offsets) {
         // SAFETY: the caller's promise for each offset.
-        unsafe { row.add(*offset).cast::<E>().write(E::round(*value)) }
+        let place = unsafe { row.add(*offset).cast::<E>() };
+        // SAFETY: as above; what is added to was written by the engine.
+        let sum = if ADDS { *value + unsafe { place.read() }.widen() } else { *value };
+        // SAFETY: as above.
+        unsafe { place.write(<E as Element>::round(sum)) };
     }
 }

@@ -75,7 +75,13 @@ impl Kind {
         PartShape {
             heads: self.extents.heads as usize,
             width: self.extents.widths[number] as usize,
-            strides: Strides { layer: place.layer, row: place.row, head: place.head, width: 1 },
+            strides: Strides {
+                layer: place.layer,
+                row: place.row,
+                head: place.head,
+                width: 1,
+                ..Strides::default()
+            },
             dtype: if is_wide { Dtype::F32 } else { Dtype::Bf16 },
             has_bias: self.bias[number],
             scale: if self.scales_differ && number == 1 { 2.0 } else { 1.0 },
