@@ -115,7 +115,6 @@ impl Context {
 
     /// Our kernels, loaded when they are first asked for, which may wait and allocate: a plan asks,
     /// and keeps them. Our context is current, beside captures; they go with it.
-    #[allow(dead_code, reason = "no plan takes kernels yet")]
     pub(super) fn kernels(&self) -> Result<Kernels, Error> {
         self.kernels.get_or_try_init(|| Kernels::load(self.driver)).copied()
     }
