@@ -24,6 +24,12 @@ impl Range {
         self.begin <= inner.begin && inner.end() <= self.end()
     }
 
+    /// What lies in both ranges.
+    pub fn overlap(self, other: Range) -> Range {
+        let begin = self.begin.max(other.begin);
+        Range { begin, count: (self.end().min(other.end()) - begin).max(0) }
+    }
+
     fn check(self, name: &str, whole: i64) -> Result<(), Error> {
         let Range { begin, count } = self;
         ensure!(

@@ -33,10 +33,9 @@ pub enum PartChoice {
     Key = 2,
     /// Wv or bv.
     Value = 3,
-    /// Fused: the rows of Wk, then those of Wv; or bk, then bv.
+    /// Fused: the rows of Wk and of Wv; or bk and bv.
     KeyValue = 4,
-    /// Fused: the rows of Wq, then Wk, then Wv; or bq, bk, bv. Decoder and encoder are equally
-    /// wide then.
+    /// Fused: the rows of Wq, Wk and Wv; or bq, bk, bv. Decoder and encoder are equally wide then.
     QueryKeyValue = 5,
 }
 
@@ -115,10 +114,11 @@ pub unsafe extern "C" fn xqkv_update_begin(
 }
 
 /// Puts one tensor of one layer into the update: `part` is an xqkv_part, `kind` an xqkv_kind.
-/// Only this rank's rows are copied, before the call returns. Shapes: a weight [outputs, inputs],
-/// a bias [outputs], where outputs are heads times head width of the part, of the uncut layer or
-/// of this rank as `tensor->extent` says, and a fused part has the sum of its parts' outputs. Any
-/// thread.
+/// Only this rank's elements are read of host memory, and copied before the call returns. Shapes:
+/// a weight has `rows` outputs and `columns` inputs, a bias as many outputs, which are heads times
+/// head width of the part, of the uncut layer or of this rank as `tensor->extent` says; a fused
+/// part has the sum of its parts' outputs. How they lie is `tensor->layout` and, of a fused part,
+/// `tensor->fused_order`. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn xqkv_update_put(
         let tensor = unsafe { plain::read(tensor, "tensor") }?;
         let (backend, mut fetched) = (held.projection.projection.backend(), Vec::new());
         // SAFETY: the caller's promise about the tensor's memory.
-        let source = unsafe { tensor.source(backend, &mut fetched) }?;
+        let source = unsafe { tensor.source(kind, backend, &mut fetched) }?;
         held.lock()?.put(layer, parts, kind, &source)
     })
 }

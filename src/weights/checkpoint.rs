@@ -176,11 +176,10 @@ impl Checkpoint {
         );
         let bytes = tensor.read_rows(rows)?;
         let read = bytes.len() as u64;
-        let rows = || [&bytes[..]].into_iter();
         let change = match kind {
-            Kind::Bias => Change::Bias(convert::widened(rows(), dtype)?),
+            Kind::Bias => Change::Bias(convert::widened(&bytes, dtype)?),
             Kind::Weight if dtype != spec.weight_dtype => {
-                Change::Weight(convert::packed(rows(), dtype, spec.weight_dtype)?)
+                Change::Weight(convert::packed(&bytes, dtype, spec.weight_dtype)?)
             }
             Kind::Weight => Change::Weight(bytes),
         };
