@@ -9,7 +9,7 @@ use xqkv::error::{Error, Status};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Spec};
 use xqkv::weights::checkpoint::{Checkpoint, Location};
-use xqkv::weights::{Change, Data, Extent, Kind, Source, Update};
+use xqkv::weights::{Change, Data, Extent, FusedOrder, Kind, Layout, Source, Update};
 
 fn root(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
@@ -82,6 +82,8 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
         rows,
         columns,
         row_stride: columns,
+        layout: Layout::OutIn,
+        order: FusedOrder::Concatenated,
         extent: Extent::Whole,
         convert: false,
     };

@@ -44,10 +44,10 @@ named_enum!(Layout {
 pub enum FusedOrder {
     /// All rows of Q, then all of K, then all of V.
     Concatenated = 0,
-    /// The rows of each key/value head together, as Megatron and Transformer Engine keep them: its
-    /// query heads' rows of Q, its rows of K, its rows of V. Of a shard the rows that it has, in the
-    /// same order. Borrowed only where each part's rows lie together all the same, as those of one
-    /// key/value head do.
+    /// The rows of each key/value head together, as Megatron and Transformer Engine keep them:
+    /// those of Q of the query heads that it serves, those of K, those of V. Of a shard the rows
+    /// that it has, in this order. It can be borrowed only where each part's rows lie together all
+    /// the same, as those of a single key/value head do.
     PerHead = 1,
 }
 
