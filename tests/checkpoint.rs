@@ -59,7 +59,7 @@ fn stored_bytes(spec: &Spec) -> impl Fn(&Change) -> usize {
     let element = spec.weight_dtype.bytes();
     move |change| match change {
         Change::Weight(bytes) => bytes.len(),
-        Change::Bias(elements) => elements.len() * element,
+        Change::Vector(elements) => elements.len() * element,
         Change::Borrow(_) | Change::Clear => 0,
     }
 }
@@ -68,7 +68,7 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
     let bias;
     let (data, dtype) = match change {
         Change::Weight(bytes) => (&bytes[..], update.spec().weight_dtype),
-        Change::Bias(elements) => {
+        Change::Vector(elements) => {
             bias = elements.iter().flat_map(|element| element.to_ne_bytes()).collect::<Vec<u8>>();
             (&bias[..], xqkv::dtype::Dtype::F32)
         }

@@ -113,7 +113,7 @@ pub struct Content<'a> {
     /// The matrix.
     pub weight: WeightSource<'a>,
     /// Its bias.
-    pub bias: BiasSource<'a>,
+    pub bias: VectorSource<'a>,
 }
 
 /// Where a matrix comes from.
@@ -139,15 +139,15 @@ pub struct Borrowed {
     pub row_stride: i64,
 }
 
-/// Where a bias comes from.
+/// Where a bias comes from, or another vector that belongs to a matrix.
 #[derive(Clone, Copy, Default)]
-pub enum BiasSource<'a> {
+pub enum VectorSource<'a> {
     /// There is none.
     #[default]
     Absent,
     /// It is the one that was there before.
     Kept,
-    /// One element for each output; copied.
+    /// Its elements; copied.
     Copied(&'a [f32]),
 }
 

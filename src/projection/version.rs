@@ -2,7 +2,7 @@
 
 use super::Call;
 use crate::backend::{
-    BiasSource, Content, Form, MatrixForm, Numerics, Stock, WeightSource, Weights,
+    Content, Form, MatrixForm, Numerics, Stock, VectorSource, WeightSource, Weights,
 };
 use crate::error::{Error, ensure, listed};
 use crate::shard::Shard;
@@ -63,7 +63,7 @@ impl Version {
             let change = |kind| update.changes().get(&(layer, part, kind));
             Content {
                 weight: weight_source(change(Kind::Weight), held.weight),
-                bias: bias_source(change(Kind::Bias), held.bias),
+                bias: vector_source(change(Kind::Bias), held.bias),
             }
         });
         Stock { form, contents: contents.collect() }
@@ -73,7 +73,7 @@ impl Version {
     pub(super) fn next(&self, stock: &Stock<'_>, weights: Weights) -> Version {
         let held = |content: &Content<'_>| Held {
             weight: !matches!(content.weight, WeightSource::Absent),
-            bias: !matches!(content.bias, BiasSource::Absent),
+            bias: !matches!(content.bias, VectorSource::Absent),
         };
         Version {
             number: self.number + 1,
@@ -123,17 +123,17 @@ fn weight_source(change: Option<&Change>, is_held: bool) -> WeightSource<'_> {
     match change {
         Some(Change::Weight(bytes)) => WeightSource::Copied(bytes),
         Some(Change::Borrow(borrowed)) => WeightSource::Borrowed(*borrowed),
-        Some(Change::Bias(_) | Change::Clear) => WeightSource::Absent,
+        Some(Change::Vector(_) | Change::Clear) => WeightSource::Absent,
         None if is_held => WeightSource::Kept,
         None => WeightSource::Absent,
     }
 }
 
-fn bias_source(change: Option<&Change>, is_held: bool) -> BiasSource<'_> {
+fn vector_source(change: Option<&Change>, is_held: bool) -> VectorSource<'_> {
     match change {
-        Some(Change::Bias(elements)) => BiasSource::Copied(elements),
-        Some(Change::Weight(_) | Change::Borrow(_) | Change::Clear) => BiasSource::Absent,
-        None if is_held => BiasSource::Kept,
-        None => BiasSource::Absent,
+        Some(Change::Vector(elements)) => VectorSource::Copied(elements),
+        Some(Change::Weight(_) | Change::Borrow(_) | Change::Clear) => VectorSource::Absent,
+        None if is_held => VectorSource::Kept,
+        None => VectorSource::Absent,
     }
 }

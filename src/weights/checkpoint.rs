@@ -177,7 +177,7 @@ impl Checkpoint {
         let bytes = tensor.read_rows(rows)?;
         let read = bytes.len() as u64;
         let change = match kind {
-            Kind::Bias => Change::Bias(convert::widened(&bytes, dtype)?),
+            Kind::Bias => Change::Vector(convert::widened(&bytes, dtype)?),
             Kind::Weight if dtype != spec.weight_dtype => {
                 Change::Weight(convert::packed(&bytes, dtype, spec.weight_dtype)?)
             }

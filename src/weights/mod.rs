@@ -53,7 +53,7 @@ pub enum Change {
     /// Replaces the matrix by one that lies in the device's memory.
     Borrow(Borrowed),
     /// Replaces the bias: this rank's elements.
-    Bias(Vec<f32>),
+    Vector(Vec<f32>),
     /// Removes the tensor.
     Clear,
 }
@@ -148,7 +148,7 @@ impl Update {
                     convert::append_widened(piece, source.dtype, &mut widened);
                 };
                 source.each_piece(data, runs, take)?;
-                Ok(Change::Bias(widened))
+                Ok(Change::Vector(widened))
             }
         }
     }

@@ -12,7 +12,7 @@
 //! stay at one stride whatever was changed.
 
 use super::memory::{ALIGNMENT, Block, Heap};
-use crate::backend::{BiasSource, Borrowed, Content, Form, Stock, WeightSource};
+use crate::backend::{Borrowed, Content, Form, Stock, VectorSource, WeightSource};
 use crate::dtype::{Dtype, Element, with_element};
 use crate::error::{Error, Status};
 use std::ffi::c_void;
@@ -305,9 +305,9 @@ fn places(
 
 fn biases(stock: &Stock<'_>, before: Option<&DeviceWeights>) -> Vec<Option<Arc<[f32]>>> {
     let bias = |(place, content): (usize, &Content<'_>)| match content.bias {
-        BiasSource::Absent => None,
-        BiasSource::Kept => before.and_then(|before| before.biases[place].clone()),
-        BiasSource::Copied(elements) => Some(elements.into()),
+        VectorSource::Absent => None,
+        VectorSource::Kept => before.and_then(|before| before.biases[place].clone()),
+        VectorSource::Copied(elements) => Some(elements.into()),
     };
     stock.contents.iter().enumerate().map(bias).collect()
 }

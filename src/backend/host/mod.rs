@@ -10,7 +10,7 @@ mod store;
 pub use kernel::InstructionSet;
 
 use super::{
-    Backend, BiasSource, Content, Info, Job, MatrixForm, Memory, Plan, PlanOptions, Stock,
+    Backend, Content, Info, Job, MatrixForm, Memory, Plan, PlanOptions, Stock, VectorSource,
     WeightSource, Weights,
 };
 use crate::dtype::Dtype;
@@ -160,9 +160,9 @@ fn slot(content: &Content<'_>, form: &MatrixForm, dtype: Dtype, kept: Slot) -> R
         }
     };
     let bias = match content.bias {
-        BiasSource::Absent => None,
-        BiasSource::Kept => kept.bias,
-        BiasSource::Copied(elements) => Some(elements.into()),
+        VectorSource::Absent => None,
+        VectorSource::Kept => kept.bias,
+        VectorSource::Copied(elements) => Some(elements.into()),
     };
     Ok(Slot { matrix, bias })
 }
@@ -174,7 +174,7 @@ fn copied_bytes(content: &Content<'_>, form: &MatrixForm, dtype: Dtype) -> usize
         _ => 0,
     };
     let bias = match content.bias {
-        BiasSource::Copied(elements) => size_of_val(elements),
+        VectorSource::Copied(elements) => size_of_val(elements),
         _ => 0,
     };
     matrix.saturating_add(bias)
