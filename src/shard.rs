@@ -104,7 +104,7 @@ impl Shard {
         Range { begin: heads.begin * width, count: heads.count * width }
     }
 
-    /// Bytes of this rank's weights and f32 biases, before a backend's padding.
+    /// Bytes of this rank's weights, biases and norms, before a backend's padding.
     pub fn weight_bytes(&self, spec: &Spec) -> i64 {
         let bytes = bytes_of(spec, |part| self.heads(part).count, self.layers.count);
         bytes.expect("a shard is never larger than its spec, which was checked")

@@ -125,7 +125,7 @@ named_enum!(Ownership {
     Borrow => c"XQKV_OWNERSHIP_BORROW",
 });
 
-/// A weight or a bias in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
+/// A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
 /// alignment, since it may lie in a mapped file.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -136,9 +136,9 @@ pub struct xqkv_tensor {
     pub dtype: i32,
     /// The first element. Read only during the call, unless borrowed.
     pub data: *const c_void,
-    /// Output features, whatever the layout. A bias has one element for each.
+    /// Output features, whatever the layout. A bias has one element for each. Of a norm head_width.
     pub rows: i64,
-    /// Input features, whatever the layout. A bias has 1, or 0 for the same.
+    /// Input features, whatever the layout. Biases and norms have 1, or 0 for the same.
     pub columns: i64,
     /// Elements from one output to the next; 0 is `columns`. With XQKV_LAYOUT_IN_OUT elements from
     /// one input to the next; 0 is `rows`. A bias may be a column of a matrix.
@@ -146,9 +146,9 @@ pub struct xqkv_tensor {
     /// An xqkv_extent.
     pub extent: i32,
     /// 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
-    /// refuses it. A bias is kept in f32 and always converted, which is exact.
+    /// refuses it. Biases and norms are kept in f32 and always converted, which is exact.
     pub convert: i32,
-    /// An xqkv_layout. A bias has none, and it is not looked at.
+    /// An xqkv_layout. Biases and norms have none, and it is not looked at.
     pub layout: i32,
     /// An xqkv_fused_order, of a fused weight or bias.
     pub fused_order: i32,
@@ -198,7 +198,7 @@ impl xqkv_tensor {
         self.ensure_unquantised()?;
         let layout = match (Layout::from_integer(self.layout, "tensor.layout")?, kind) {
             (layout, Kind::Weight) => layout,
-            (_, Kind::Bias) => Layout::OutIn,
+            (_, Kind::Bias | Kind::Norm) => Layout::OutIn,
         };
         let (columns, row_stride) = self.columns_and_stride(layout)?;
         let order = FusedOrder::from_integer(self.fused_order, "tensor.fused_order")?;

@@ -55,8 +55,8 @@ pub enum KindChoice {
     Weight = 1,
     /// The bias, [outputs].
     Bias = 2,
-    /// The weight of a head's norm, [head_width]. Not in this version:
-    /// XQKV_STATUS_NOT_SUPPORTED.
+    /// The weight of the norm of each head of Q or of K, [head_width]. All heads share it, so it is
+    /// whole on every rank.
     Norm = 3,
 }
 
@@ -118,10 +118,10 @@ pub unsafe extern "C" fn xqkv_update_begin(
 /// a weight has `rows` outputs and `columns` inputs, a bias as many outputs, which are heads times
 /// head width of the part, of the uncut layer or of this rank as `tensor->extent` says; a fused
 /// part has the sum of its parts' outputs. How they lie is `tensor->layout` and, of a fused part,
-/// `tensor->fused_order`. Any thread.
+/// `tensor->fused_order`. A norm has head_width `rows`, whatever the extent. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
-/// INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
+/// INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have), SIZE_OVERFLOW,
 /// INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
 /// NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
 #[unsafe(no_mangle)]
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn xqkv_update_put(
 /// needs it answers NOT_READY from then on. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ENUM,
-/// INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, NOT_SUPPORTED, HANDLE_POISONED.
+/// INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, HANDLE_POISONED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_clear(
     update: *mut xqkv_update,
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
 
 /// Tells how many bytes a commit of the update as it is would take from the backend's memory: on
 /// CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
-/// host the packed matrices and biases that are new. Weights that are borrowed take none. Takes
+/// host the packed matrices, biases and norms that are new. Weights that are borrowed take none. Takes
 /// nothing. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
@@ -285,9 +285,6 @@ fn kind_of(kind: i32) -> Result<Kind, Error> {
     match KindChoice::from_integer(kind, "kind")? {
         KindChoice::Weight => Ok(Kind::Weight),
         KindChoice::Bias => Ok(Kind::Bias),
-        KindChoice::Norm => {
-            let message = "this version has no norm; put only weights and biases";
-            Err(Error::new(Status::NotSupported, message))
-        }
+        KindChoice::Norm => Ok(Kind::Norm),
     }
 }

@@ -30,14 +30,38 @@ pub enum Kind {
     Weight,
     /// The bias.
     Bias,
+    /// The weight of its heads' norm.
+    Norm,
 }
 
 impl Kind {
+    /// In the order in which a layer's tensors are listed.
+    pub const ALL: [Kind; 3] = [Kind::Weight, Kind::Bias, Kind::Norm];
+
+    /// Whether a spec has it of a part.
+    pub fn is_in(self, spec: &Spec, part: Part) -> bool {
+        match self {
+            Kind::Weight => true,
+            Kind::Bias => spec.bias[part],
+            Kind::Norm => spec.norm_of(part).is_some(),
+        }
+    }
+
+    /// The shape that it has in the uncut layer.
+    pub fn shape(self, spec: &Spec, part: Part) -> Vec<i64> {
+        match self {
+            Kind::Weight => spec.shape(part).to_vec(),
+            Kind::Bias => vec![spec.outputs(part)],
+            Kind::Norm => vec![spec.width(part)],
+        }
+    }
+
     /// The word for messages.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Weight => "weight",
             Kind::Bias => "bias",
+            Kind::Norm => "norm",
         }
     }
 }
@@ -52,7 +76,7 @@ pub enum Change {
     Weight(Vec<u8>),
     /// Replaces the matrix by one that lies in the device's memory.
     Borrow(Borrowed),
-    /// Replaces the bias: this rank's elements.
+    /// Replaces the bias, by this rank's elements, or the norm's weight.
     Vector(Vec<f32>),
     /// Removes the tensor.
     Clear,
@@ -100,7 +124,9 @@ impl Update {
         self.ensure_shape(&rows, kind, source)?;
         self.ensure_dtype(kind, source)?;
         self.ensure_borrowable(&rows, kind, source)?;
-        let cut = |&part: &Part| Ok(((layer, part, kind), self.cut(kind, source, &rows.of(part))?));
+        let cut = |&part: &Part| {
+            Ok(((layer, part, kind), self.cut(kind, source, &self.runs(&rows, part, kind))?))
+        };
         let cut = parts.iter().map(cut).collect::<Result<Vec<_>, Error>>()?;
         self.changes.extend(cut);
         Ok(())
@@ -120,6 +146,14 @@ impl Update {
         }
         self.changes.extend(changes);
         Ok(())
+    }
+
+    /// This rank's rows of a part. All heads share a norm, so it is neither cut nor fused.
+    fn runs(&self, rows: &Rows<'_>, part: Part, kind: Kind) -> Vec<Range> {
+        match kind {
+            Kind::Weight | Kind::Bias => rows.of(part),
+            Kind::Norm => vec![Range { begin: 0, count: self.spec.width(part) }],
+        }
     }
 
     /// These rows of a tensor; a borrowed one has them at one place.
@@ -142,7 +176,7 @@ impl Update {
                 source.each_piece(data, runs, take)?;
                 Ok(Change::Weight(packed))
             }
-            Kind::Bias => {
+            Kind::Bias | Kind::Norm => {
                 let mut widened = with_room(elements)?;
                 let take = |piece: &[u8]| {
                     convert::append_widened(piece, source.dtype, &mut widened);
@@ -164,6 +198,7 @@ impl Update {
         );
         for &part in parts {
             let name = part.name();
+            self.ensure_norm(part, kind)?;
             ensure!(
                 kind != Kind::Bias || self.spec.bias[part],
                 InvalidArgument,
@@ -180,10 +215,28 @@ impl Update {
         Ok(())
     }
 
+    fn ensure_norm(&self, part: Part, kind: Kind) -> Result<(), Error> {
+        ensure!(
+            kind != Kind::Norm || part != Part::Value,
+            InvalidArgument,
+            "value has no norm; put those of query and of key, each on its own"
+        );
+        ensure!(
+            kind != Kind::Norm || self.spec.norm.is_some(),
+            InvalidArgument,
+            "the spec has no norm; set norm to XQKV_NORM_RMS, or leave this {} norm out",
+            part.name()
+        );
+        Ok(())
+    }
+
     fn ensure_shape(&self, rows: &Rows<'_>, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
         let columns = self.columns(rows.parts, kind)?;
         let names: Vec<&str> = rows.parts.iter().map(|part| part.name()).collect();
-        let rows = rows.count();
+        let rows = match kind {
+            Kind::Weight | Kind::Bias => rows.count(),
+            Kind::Norm => self.spec.head_width,
+        };
         ensure!(
             (source.rows, source.columns) == (rows, columns),
             InvalidShape,
@@ -206,7 +259,7 @@ impl Update {
     }
 
     fn columns(&self, parts: &[Part], kind: Kind) -> Result<i64, Error> {
-        if kind == Kind::Bias {
+        if kind != Kind::Weight {
             return Ok(1);
         }
         let columns = self.spec.inputs(parts[0]);
@@ -224,7 +277,7 @@ impl Update {
     fn ensure_dtype(&self, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
         let (given, needed) = (source.dtype, self.spec.weight_dtype);
         ensure!(
-            kind == Kind::Bias || source.convert || given == needed,
+            kind != Kind::Weight || source.convert || given == needed,
             InvalidDtype,
             "weight is {}, this spec keeps {}; set convert to 1 to round, or weight_dtype to {}",
             given.name(),
@@ -246,8 +299,9 @@ impl Update {
         ensure!(
             kind == Kind::Weight,
             NotSupported,
-            "a bias cannot be borrowed, since it is kept scaled and in the dtypes of outputs; use \
-             XQKV_OWNERSHIP_COPY"
+            "a {} cannot be borrowed, since it is kept in other dtypes than it comes in; use \
+             XQKV_OWNERSHIP_COPY",
+            kind.name()
         );
         ensure!(
             source.dtype == self.spec.weight_dtype,

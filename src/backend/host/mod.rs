@@ -28,7 +28,7 @@ pub(super) struct Host {
     plan: Plan,
 }
 
-/// Matrices and biases, layer by layer as the stock has them; versions share what they keep.
+/// Matrices and vectors, layer by layer as the stock has them; versions share what they keep.
 struct Packed {
     matrix_count: usize,
     slots: Vec<Slot>,
@@ -38,6 +38,8 @@ struct Packed {
 struct Slot {
     matrix: Option<Arc<PackedMatrix>>,
     bias: Option<Arc<[f32]>>,
+    /// The norm's weight.
+    norm: Option<Arc<[f32]>>,
 }
 
 impl Host {
@@ -88,7 +90,8 @@ impl Backend for Host {
         Some(&self.plan)
     }
 
-    fn plan(&self, _: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
+    fn plan(&self, job: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
+        job.ensure_no_norm()?;
         Ok(self.plan.clone())
     }
 
@@ -101,6 +104,7 @@ impl Backend for Host {
     }
 
     unsafe fn run(&self, _: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
+        job.ensure_no_norm()?;
         let packed = packed(job.weights)?;
         let mut gemms = Vec::new();
         for (side, at) in
@@ -108,7 +112,7 @@ impl Backend for Host {
         {
             for output in side.outputs() {
                 let place = (job.layer + at) * packed.matrix_count + output.matrix;
-                let Slot { matrix, bias } = &packed.slots[place];
+                let Slot { matrix, bias, .. } = &packed.slots[place];
                 let matrix = matrix.as_deref().ok_or_else(no_weights)?;
                 let form = &job.form.matrices[output.matrix];
                 let bias = bias.as_deref().filter(|_| form.has_bias);
@@ -159,12 +163,16 @@ fn slot(content: &Content<'_>, form: &MatrixForm, dtype: Dtype, kept: Slot) -> R
             return Err(Error::new(Status::NotSupported, message));
         }
     };
-    let bias = match content.bias {
+    let (bias, norm) = (vector(content.bias, kept.bias), vector(content.norm, kept.norm));
+    Ok(Slot { matrix, bias, norm })
+}
+
+fn vector(source: VectorSource<'_>, kept: Option<Arc<[f32]>>) -> Option<Arc<[f32]>> {
+    match source {
         VectorSource::Absent => None,
-        VectorSource::Kept => kept.bias,
+        VectorSource::Kept => kept,
         VectorSource::Copied(elements) => Some(elements.into()),
-    };
-    Ok(Slot { matrix, bias })
+    }
 }
 
 /// What a load takes for one place.
@@ -173,9 +181,9 @@ fn copied_bytes(content: &Content<'_>, form: &MatrixForm, dtype: Dtype) -> usize
         WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype).unwrap_or(usize::MAX),
         _ => 0,
     };
-    let bias = match content.bias {
+    let vectors = [content.bias, content.norm].into_iter().map(|vector| match vector {
         VectorSource::Copied(elements) => size_of_val(elements),
-        _ => 0,
-    };
-    matrix.saturating_add(bias)
+        VectorSource::Absent | VectorSource::Kept => 0,
+    });
+    matrix.saturating_add(vectors.sum())
 }

@@ -120,7 +120,8 @@ mod tests {
         let element = |output: usize, k: usize| (output * 100 + k) as f32;
         let rows = (0..outputs).flat_map(|output| (0..inputs).map(move |k| element(output, k)));
         let bytes: Vec<u8> = rows.flat_map(f32::to_ne_bytes).collect();
-        let form = MatrixForm { outputs, inputs, scale: 1.0, has_bias: false, stack: 0 };
+        let form =
+            MatrixForm { outputs, inputs, scale: 1.0, has_bias: false, norm: None, stack: 0 };
         let packed = PackedMatrix::pack(&form, Dtype::F32, &bytes).unwrap();
         assert_eq!((packed.panel_count(), packed.real_lanes(1)), (2, 3));
         for (output, k) in (0..2 * LANES).flat_map(|output| (0..inputs).map(move |k| (output, k))) {
