@@ -216,15 +216,15 @@ pub struct Output<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Refuses matrices with a norm.
-    pub fn ensure_no_norm(&self) -> Result<(), Error> {
-        for side in self.sides() {
+    /// Refuses to add to results of a norm: what is there was normed without what is added.
+    pub fn ensure_addable(&self) -> Result<(), Error> {
+        for side in self.sides.iter().flatten() {
             for output in side.outputs() {
                 ensure!(
-                    self.form.matrices[output.matrix].norm.is_none(),
-                    NotSupported,
-                    "{} is to be normed, which this version cannot do; use a spec whose norm is \
-                     XQKV_NORM_NONE, and norm each head of Q and K yourself",
+                    !output.view.accumulates() || self.form.matrices[output.matrix].norm.is_none(),
+                    InvalidArgument,
+                    "{}.accumulate is 1, and its heads are normed, so that a sum of results is no \
+                     result; use 0, or a spec whose norm is XQKV_NORM_NONE",
                     output.name
                 );
             }
