@@ -109,8 +109,10 @@ impl Case {
             value = norm.rounds.map_or(value, |dtype| value_of(dtype, &bytes_of(dtype, value)));
             value *= Self::weight(lane) as f64;
         }
-        let there = if self.accumulates { Self::there(element) as f64 } else { 0.0 };
-        value * SCALE + there
+        match self.accumulates {
+            true => value * SCALE + Self::there(element) as f64,
+            false => value * SCALE,
+        }
     }
 
     /// The elements of all places, and a few behind.
