@@ -167,8 +167,9 @@ pub unsafe extern "C" fn xqkv_update_clear(
 }
 
 /// Puts all of this rank's layers from a checkpoint into the update, reading this rank's bytes
-/// and the files' headers only. The checkpoint must have each weight and bias that the spec has,
-/// in the spec's shape, and no bias that the spec lacks. Any thread.
+/// and the files' headers only. The checkpoint must have each weight, bias and norm that the spec
+/// has, in the spec's shape, and no bias that the spec lacks. A norm that the spec lacks is left to
+/// the caller. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,

@@ -36,7 +36,7 @@ pub enum Kind {
 
 impl Kind {
     /// In the order in which a layer's tensors are listed.
-    pub const ALL: [Kind; 3] = [Kind::Weight, Kind::Bias, Kind::Norm];
+    pub(crate) const ALL: [Kind; 3] = [Kind::Weight, Kind::Bias, Kind::Norm];
 
     /// Whether a spec has it of a part.
     pub fn is_in(self, spec: &Spec, part: Part) -> bool {
