@@ -629,7 +629,7 @@ enum xqkv_kind
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The matrix, [outputs, inputs].
+   * The matrix, [outputs, inputs] or as its layout says.
    */
   XQKV_KIND_WEIGHT = 1,
   /**

@@ -51,7 +51,7 @@ named_enum!(PartChoice {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KindChoice {
-    /// The matrix, [outputs, inputs].
+    /// The matrix, [outputs, inputs] or as its layout says.
     Weight = 1,
     /// The bias, [outputs].
     Bias = 2,
