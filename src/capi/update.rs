@@ -197,8 +197,8 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
 
 /// Tells how many bytes a commit of the update as it is would take from the backend's memory: on
 /// CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
-/// host the packed matrices, biases and norms that are new. Weights that are borrowed take none. Takes
-/// nothing. Any thread.
+/// host the packed matrices, biases and norms that are new. Weights that are borrowed take none.
+/// Takes nothing. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
 #[unsafe(no_mangle)]
