@@ -802,8 +802,8 @@ typedef struct xqkv_checkpoint {
  *     key   = key_scale   * (encoder · Wk^T + bk)
  *     value = value_scale * (encoder · Wv^T + bv)
  *
- * where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head for
- * itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+ * where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head
+ * for itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
  * encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
  */
 typedef struct xqkv_spec {
@@ -1402,7 +1402,8 @@ typedef struct xqkv_shard {
   int64_t value_columns;
   /**
    * Bytes of this rank's weights in the spec's dtype, and of its biases and norms in f32, all
-   * layers, before the padding of a backend (the host pads each matrix to a multiple of 32 rows).
+   * layers, before the padding of a backend (the host pads each matrix to a multiple of 32
+   * rows).
    */
   int64_t weight_bytes;
 } xqkv_shard;
@@ -1442,8 +1443,8 @@ typedef struct xqkv_stats {
 } xqkv_stats;
 
 /**
- * A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
- * alignment, since it may lie in a mapped file.
+ * A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs
+ * no alignment, since it may lie in a mapped file.
  */
 typedef struct xqkv_tensor {
   /**
@@ -1930,8 +1931,8 @@ xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
 /**
  * Tells how many bytes a commit of the update as it is would take from the backend's memory: on
  * CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
- * host the packed matrices, biases and norms that are new. Weights that are borrowed take none. Takes
- * nothing. Any thread.
+ * host the packed matrices, biases and norms that are new. Weights that are borrowed take none.
+ * Takes nothing. Any thread.
  *
  * Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
  */
