@@ -36,8 +36,8 @@ named_enum!(Norm {
 ///     key   = key_scale   * (encoder · Wk^T + bk)
 ///     value = value_scale * (encoder · Wv^T + bv)
 ///
-/// where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head for
-/// itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+/// where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head
+/// for itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
 /// encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -95,6 +95,7 @@ pub fn square(inner: i64, heads: i64, head_width: i64, weight_dtype: Dtype) -> S
         weight_dtype,
         bias: Parts { query: true, key: false, value: true },
         scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+        norm: None,
     }
 }
 
