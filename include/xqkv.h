@@ -31,6 +31,16 @@
 #define XQKV_VERSION_JOIN(major, minor, patch) #major "." #minor "." #patch
 
 /**
+ * Widest head that backends norm.
+ */
+#define MOST_NORM_WIDTH 1024
+
+/**
+ * What a workspace's address is a multiple of.
+ */
+#define WORKSPACE_ALIGNMENT 256
+
+/**
  * The major version of this header.
  */
 #define XQKV_VERSION_MAJOR 0
@@ -414,8 +424,8 @@ enum xqkv_norm
    */
   XQKV_NORM_NONE = 0,
   /**
-   * Root mean square norm over each head, with a weight of head_width elements. Not in this
-   * version: XQKV_STATUS_NOT_SUPPORTED.
+   * Root mean square norm over each head, with a weight of head_width elements for Q and one for
+   * K: rms(x)[lane] = x[lane] / sqrt(mean(x^2) + norm_epsilon) * weight[lane].
    */
   XQKV_NORM_RMS = 1,
 };
@@ -465,7 +475,7 @@ enum xqkv_layout
    */
   XQKV_LAYOUT_OUT_IN = 0,
   /**
-   * [inputs, outputs]. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   * [inputs, outputs], as FasterTransformer and ONNX Runtime keep it. It cannot be borrowed.
    */
   XQKV_LAYOUT_IN_OUT = 1,
 };
@@ -490,8 +500,10 @@ enum xqkv_fused_order
    */
   XQKV_FUSED_ORDER_CONCATENATED = 0,
   /**
-   * The rows of each head together, as Megatron keeps them. Not in this version:
-   * XQKV_STATUS_NOT_SUPPORTED.
+   * The rows of each key/value head together, as Megatron and Transformer Engine keep them:
+   * those of Q of the query heads that it serves, those of K, those of V. Of a shard the rows
+   * that it has, in this order. It can be borrowed only where each part's rows lie together all
+   * the same, as those of a single key/value head do.
    */
   XQKV_FUSED_ORDER_PER_HEAD = 1,
 };
@@ -607,12 +619,11 @@ enum xqkv_part
    */
   XQKV_PART_VALUE = 3,
   /**
-   * Fused: the rows of Wk, then those of Wv; or bk, then bv.
+   * Fused: the rows of Wk and of Wv; or bk and bv.
    */
   XQKV_PART_KEY_VALUE = 4,
   /**
-   * Fused: the rows of Wq, then Wk, then Wv; or bq, bk, bv. Decoder and encoder are equally
-   * wide then.
+   * Fused: the rows of Wq, Wk and Wv; or bq, bk, bv. Decoder and encoder are equally wide then.
    */
   XQKV_PART_QUERY_KEY_VALUE = 5,
 };
@@ -633,7 +644,7 @@ enum xqkv_kind
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The matrix, [outputs, inputs].
+   * The matrix, [outputs, inputs] or as its layout says.
    */
   XQKV_KIND_WEIGHT = 1,
   /**
@@ -641,8 +652,8 @@ enum xqkv_kind
    */
   XQKV_KIND_BIAS = 2,
   /**
-   * The weight of a head's norm, [head_width]. Not in this version:
-   * XQKV_STATUS_NOT_SUPPORTED.
+   * The weight of the norm of each head of Q or of K, [head_width]. All heads share it, so it is
+   * whole on every rank.
    */
   XQKV_KIND_NORM = 3,
 };
@@ -769,7 +780,7 @@ typedef struct xqkv_checkpoint {
   uint32_t struct_size;
   /**
    * 1 converts weights of another dtype than the spec's, with one rounding to nearest even; 0
-   * refuses them. Biases are kept in f32 and always converted, which is exact.
+   * refuses them. Biases and norms are kept in f32 and always converted, which is exact.
    */
   int32_t convert;
   /**
@@ -780,7 +791,8 @@ typedef struct xqkv_checkpoint {
    * For a model of another family, its tensors' names, with places for {layer} (numbered from 0
    * as in xqkv_spec), {part} and {kind} ("weight" or "bias"), such as
    * "decoder.{layer}.xattn.{part}.{kind}". config.json is not read then, and the spec is the
-   * caller's. NULL goes by the family.
+   * caller's; a norm's weights have no names, and are put by xqkv_update_put. NULL goes by the
+   * family.
    */
   const char *tensor_pattern;
   /**
@@ -805,7 +817,8 @@ typedef struct xqkv_checkpoint {
  *     key   = key_scale   * (encoder · Wk^T + bk)
  *     value = value_scale * (encoder · Wv^T + bv)
  *
- * with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+ * where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head
+ * for itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
  * encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
  */
 typedef struct xqkv_spec {
@@ -875,7 +888,7 @@ typedef struct xqkv_spec {
    */
   int32_t norm;
   /**
-   * Added to the mean square before its root is taken.
+   * Added to the mean square before its root is taken. Above 0 with a norm, 0 without.
    */
   float norm_epsilon;
   /**
@@ -1091,8 +1104,11 @@ typedef struct xqkv_input {
    */
   int64_t row_stride;
   /**
-   * Indices of the rows to take, in the memory of the context's device; NULL takes the first
-   * `rows`. Not in this version: must be NULL.
+   * Indices of the rows to take, in the memory of the context's device, aligned to 8 bytes;
+   * NULL takes the first `rows`. A row may be named more than once, rows that are not named are
+   * not projected, and results have one row for each index. The host refuses an index that is
+   * not in [0, buffer_rows) before anything is written; CUDA cannot see the list, and results
+   * of such a row are NaN.
    */
   const int64_t *row_list;
   /**
@@ -1120,7 +1136,8 @@ typedef struct xqkv_input {
  *
  * where p is r, or slots[r] when slots are given, and base[l] is data + l * layer_stride, or
  * layer_data[l]. All strides are in elements of the view's dtype, and 0 is packed as
- * [layers, rows, heads, width]. Heads are this rank's, counted from 0.
+ * [layers, groups, group_rows, heads, width], where without groups all places are one group.
+ * Heads are this rank's, counted from 0.
  *
  * Strides must nest: sorted by size, each is at least the extent inside it, so that no element is
  * written twice. Bytes between the elements are not touched; nothing is read unless `accumulate`.
@@ -1131,8 +1148,8 @@ typedef struct xqkv_view {
    */
   void *data;
   /**
-   * One base pointer for each layer of the call, instead of `data`. Not in this version: must
-   * be NULL.
+   * One base pointer for each layer of the call, instead of `data` and `layer_stride`: an array
+   * in host memory, read during the call.
    */
   void *const *layer_data;
   /**
@@ -1148,22 +1165,26 @@ typedef struct xqkv_view {
    */
   int64_t width_stride;
   /**
-   * Elements from one layer to the next; 0 is rows · heads · width. Used only when a call spans
-   * several layers.
+   * Elements from one layer to the next; 0 is all groups' rows · heads · width. Used only when a
+   * call spans several layers.
    */
   int64_t layer_stride;
   /**
-   * Rows of one group, such as a sequence of a batch or a page; 0 is all. Not in this version:
-   * must be 0.
+   * Rows of one group, such as a sequence of a batch or a page; 0 is all. The last group may be
+   * filled in part.
    */
   int64_t group_rows;
   /**
-   * Elements from one group to the next. Not in this version: must be 0.
+   * Elements from one group to the next; 0 is group_rows · heads · width. Without groups 0.
    */
   int64_t group_stride;
   /**
-   * For each row the place it goes to, in the memory of the context's device; -1 leaves the row
-   * out. Not in this version: must be NULL.
+   * For each row the place it goes to, in the memory of the context's device, aligned to 8
+   * bytes; -1 leaves the row out, and no two rows may go to one place. The host refuses a list
+   * that breaks this before anything is written, for which it takes workspace
+   * (xqkv_plan_get_workspace), and does not project rows that are left out. CUDA cannot see the
+   * list: a place out of range is left out as -1 is, of two rows in one place either may win,
+   * and all rows are projected.
    */
   const int64_t *slots;
   /**
@@ -1180,7 +1201,8 @@ typedef struct xqkv_view {
    */
   int32_t dtype;
   /**
-   * 1 adds to what is there (beta = 1); 0 overwrites it unread. Not in this version: must be 0.
+   * 1 adds to what is there (beta = 1), rounding the sum once; 0 overwrites it unread. Not with
+   * a norm.
    */
   int32_t accumulate;
 } xqkv_view;
@@ -1241,8 +1263,8 @@ typedef struct xqkv_forward {
    */
   void *stream;
   /**
-   * Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
-   * xqkv_plan_get_workspace tells how much is of use; NULL is none.
+   * Scratch memory of the context's device, at a multiple of 256 bytes, one for each concurrent
+   * call. xqkv_plan_get_workspace tells how much is needed and how much is of use; NULL is none.
    */
   void *workspace;
   /**
@@ -1302,7 +1324,8 @@ typedef struct xqkv_workspace {
    */
   uint32_t reserved;
   /**
-   * Bytes without which a call is WORKSPACE_TOO_SMALL. In this version always 0.
+   * Bytes without which a call is WORKSPACE_TOO_SMALL. On the host 0 without slots; on CUDA 0
+   * where matmuls write the views and read the rows (docs/matmuls.md).
    */
   int64_t minimum_bytes;
   /**
@@ -1418,8 +1441,9 @@ typedef struct xqkv_shard {
    */
   int64_t value_columns;
   /**
-   * Bytes of this rank's weights in the spec's dtype and of its biases in f32, all layers,
-   * before the padding of a backend (the host pads each matrix to a multiple of 32 rows).
+   * Bytes of this rank's weights in the spec's dtype, and of its biases and norms in f32, all
+   * layers, before the padding of a backend (the host pads each matrix to a multiple of 32
+   * rows).
    */
   int64_t weight_bytes;
 } xqkv_shard;
@@ -1459,8 +1483,8 @@ typedef struct xqkv_stats {
 } xqkv_stats;
 
 /**
- * A weight or a bias in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
- * alignment, since it may lie in a mapped file.
+ * A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs
+ * no alignment, since it may lie in a mapped file.
  */
 typedef struct xqkv_tensor {
   /**
@@ -1476,15 +1500,16 @@ typedef struct xqkv_tensor {
    */
   const void *data;
   /**
-   * Output features. A bias has one element for each.
+   * Output features, whatever the layout. A bias has one element for each. Of a norm head_width.
    */
   int64_t rows;
   /**
-   * Input features. A bias has 1, or 0 for the same.
+   * Input features, whatever the layout. Biases and norms have 1, or 0 for the same.
    */
   int64_t columns;
   /**
-   * Elements from one row to the next; 0 is `columns`. A bias may be a column of a matrix.
+   * Elements from one output to the next; 0 is `columns`. With XQKV_LAYOUT_IN_OUT elements from
+   * one input to the next; 0 is `rows`. A bias may be a column of a matrix.
    */
   int64_t row_stride;
   /**
@@ -1493,15 +1518,15 @@ typedef struct xqkv_tensor {
   int32_t extent;
   /**
    * 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
-   * refuses it. A bias is kept in f32 and always converted, which is exact.
+   * refuses it. Biases and norms are kept in f32 and always converted, which is exact.
    */
   int32_t convert;
   /**
-   * An xqkv_layout.
+   * An xqkv_layout. Biases and norms have none, and it is not looked at.
    */
   int32_t layout;
   /**
-   * An xqkv_fused_order.
+   * An xqkv_fused_order, of a fused weight or bias.
    */
   int32_t fused_order;
   /**
@@ -1847,7 +1872,7 @@ xqkv_status xqkv_spec_cut(const struct xqkv_spec *spec,
 
 /**
  * Fills in a spec from a checkpoint's config.json and the dtype of its tensors: sizes, heads,
- * biases and layers, with scales of 1 and no norm. `spec` must have been initialised, and is
+ * biases, norm and layers, with scales of 1. `spec` must have been initialised, and is
  * written only on success. Reads the headers of the checkpoint's files, no weights. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, MISALIGNED,
@@ -1898,13 +1923,14 @@ xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
 
 /**
  * Puts one tensor of one layer into the update: `part` is an xqkv_part, `kind` an xqkv_kind.
- * Only this rank's rows are copied, before the call returns. Shapes: a weight [outputs, inputs],
- * a bias [outputs], where outputs are heads times head width of the part, of the uncut layer or
- * of this rank as `tensor->extent` says, and a fused part has the sum of its parts' outputs. Any
- * thread.
+ * Only this rank's elements are read of host memory, and copied before the call returns. Shapes:
+ * a weight has `rows` outputs and `columns` inputs, a bias as many outputs, which are heads times
+ * head width of the part, of the uncut layer or of this rank as `tensor->extent` says; a fused
+ * part has the sum of its parts' outputs. How they lie is `tensor->layout` and, of a fused part,
+ * `tensor->fused_order`. A norm has head_width `rows`, whatever the extent. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
- * INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
+ * INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have), SIZE_OVERFLOW,
  * INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
  * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
  */
@@ -1920,7 +1946,7 @@ xqkv_status xqkv_update_put(struct xqkv_update *update,
  * needs it answers NOT_READY from then on. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ENUM,
- * INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, NOT_SUPPORTED, HANDLE_POISONED.
+ * INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, HANDLE_POISONED.
  */
 xqkv_status xqkv_update_clear(struct xqkv_update *update,
                               int64_t layer,
@@ -1930,8 +1956,9 @@ xqkv_status xqkv_update_clear(struct xqkv_update *update,
 
 /**
  * Puts all of this rank's layers from a checkpoint into the update, reading this rank's bytes
- * and the files' headers only. The checkpoint must have each weight and bias that the spec has,
- * in the spec's shape, and no bias that the spec lacks. Any thread.
+ * and the files' headers only. The checkpoint must have each weight, bias and norm that the spec
+ * has, in the spec's shape, and no bias that the spec lacks. A norm that the spec lacks is left to
+ * the caller. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
@@ -1945,8 +1972,8 @@ xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
 /**
  * Tells how many bytes a commit of the update as it is would take from the backend's memory: on
  * CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
- * host the packed matrices and biases that are new. Weights that are borrowed take none. Takes
- * nothing. Any thread.
+ * host the packed matrices, biases and norms that are new. Weights that are borrowed take none.
+ * Takes nothing. Any thread.
  *
  * Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
  */

@@ -270,7 +270,8 @@ pub unsafe extern "C" fn xqkv_projection_forward(
             unsafe { plain::check(stats, "stats") }?;
         }
         let plan = read_plan(forward.plan)?;
-        let call = forward.resolve(&held.projection)?;
+        // SAFETY: the caller promises that layer_data is as long as the call has layers.
+        let call = unsafe { forward.resolve(&held.projection) }?;
         // SAFETY: the caller promises that inputs and views are memory as described, and that
         // nobody else writes the inputs or touches the outputs meanwhile.
         let done = unsafe { held.projection.forward(&call, plan.as_deref()) }?;
