@@ -223,6 +223,11 @@ enum xqkv_status
    */
   XQKV_STATUS_DEVICE_FAILED = 601,
   /**
+   * A callback of the engine's did not do what it must; the message says what. Effect: outputs
+   * undefined.
+   */
+  XQKV_STATUS_CALLBACK_FAILED = 602,
+  /**
    * The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
    * outputs of the call undefined.
    */
@@ -926,13 +931,26 @@ typedef void *(*xqkv_allocate_callback)(int64_t bytes, int64_t alignment, void *
 typedef void (*xqkv_free_callback)(void *memory, int64_t bytes, void *stream, void *user);
 
 /**
- * One piece of a job that xqkv_parallel_for_callback runs.
+ * One piece of a job that xqkv_parallel_for_callback runs. Never unwinds, takes no lock and waits
+ * for nothing; less than 32 KiB of stack are enough.
  */
 typedef void (*xqkv_task)(int64_t index, void *task_user);
 
 /**
- * Runs `task(index, task_user)` once for each index from 0 to count - 1, on threads of the
- * engine's, and returns when all are done. `user` is the pointer given beside the callback.
+ * Runs `task(index, task_user)` exactly once for each index from 0 to count - 1, on any threads in
+ * any order, and returns when all have returned. `user` is the pointer given beside the callback.
+ *
+ * `count` is at least 2 and at most the context's thread_count. The tasks share the work out among
+ * themselves: one that comes late finds less to do or nothing, so they may be run by fewer threads,
+ * or one after the other. Results do not depend on it, bit for bit.
+ *
+ * The thread that calls a forward calls it, so several may at the same time. They may be threads
+ * of the pool itself if it can run a job from inside a task. A forward with little work runs on
+ * its caller's thread without it. It must not unwind, and must not wait for another forward.
+ *
+ * A task that is skipped, repeated, given another index or still running when this returns makes
+ * the forward answer XQKV_STATUS_CALLBACK_FAILED. A task may never be called after its forward
+ * returned; one that is finds nothing to do and touches neither the outputs nor the projection.
  */
 typedef void (*xqkv_parallel_for_callback)(int64_t count,
                                            xqkv_task task,
@@ -958,7 +976,9 @@ typedef struct xqkv_context_options {
   int32_t device;
   /**
    * Host: threads that work on one call, the caller's included. 1 starts no thread at all;
-   * 0 is one for each CPU that the process may use. At most 1024.
+   * 0 is one for each CPU that the process may use. At most 1024. With `parallel_for`, how many
+   * threads the engine's pool has, which is how many tasks a call is offered as; 1 never calls
+   * it.
    */
   int32_t thread_count;
   /**
@@ -991,8 +1011,8 @@ typedef struct xqkv_context_options {
    */
   void *allocator_user;
   /**
-   * Host: runs the work on the engine's threads instead of the library's. Not in this version:
-   * must be NULL.
+   * Host: brings the engine's threads to the work of a forward; the context then starts none.
+   * NULL for the library's own. CUDA: must be NULL.
    */
   xqkv_parallel_for_callback parallel_for;
   /**
@@ -1787,7 +1807,8 @@ xqkv_status xqkv_projection_get_weights_version(const struct xqkv_projection *pr
  * Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
  * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
- * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED.
+ * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED,
+ * CALLBACK_FAILED.
  */
 xqkv_status xqkv_projection_forward(const struct xqkv_projection *projection,
                                     const struct xqkv_forward *forward,

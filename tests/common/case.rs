@@ -79,7 +79,7 @@ pub fn host(
     thread_count: usize,
     instruction_set: Option<InstructionSet>,
 ) -> Option<Arc<dyn Backend>> {
-    backend::open(Choice::Host { thread_count, instruction_set }).ok()
+    backend::open(Choice::Host { thread_count, instruction_set, parallel_for: None }).ok()
 }
 
 /// A spec of one layer with as many key/value as query heads.
