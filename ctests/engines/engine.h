@@ -120,8 +120,10 @@ static inline void engine_move(const mirror *copy, xqkv_view *view, void **layer
     if (view->layer_data != NULL) view->layer_data = layers;
 }
 
+/* One for each concurrent call; the host needs it for slots alone. */
+static _Alignas(256) char workspace[1 << 20];
+
 static inline xqkv_status engine_forward(const xqkv_forward *call, xqkv_stats *stats) {
-    static _Alignas(256) char workspace[1 << 20];
     if (!on_cuda()) return xqkv_projection_forward(projection, call, stats, &error);
     void *layers[3][MOST_LAYERS];
     int64_t count = call->layer_count == 0 ? 1 : call->layer_count;
