@@ -9,6 +9,18 @@ use compile::Library;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Engines some of whose views the CUDA backend refuses as not in this version.
+const NOT_YET_ON_CUDA: [&str; 8] = [
+    "ctranslate2",
+    "hugging_face",
+    "llama_cpp",
+    "onnxruntime",
+    "sglang",
+    "tensorrt_llm",
+    "vllm",
+    "whisper_cpp",
+];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -23,12 +35,7 @@ fn engines() -> Vec<String> {
     names
 }
 
-/// Runs every program; each succeeds and prints nothing.
-fn all_pass(prepare: impl Fn(&mut Command)) {
-    let failures: Vec<String> = engines().iter().filter_map(|name| fails(name, &prepare)).collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
+/// Runs a program; None if it succeeds and prints nothing.
 fn fails(name: &str, prepare: &impl Fn(&mut Command)) -> Option<String> {
     let mut command =
         Command::new(compile::program(&format!("engines/{name}"), Library::Shared, &[]));
@@ -41,16 +48,25 @@ fn fails(name: &str, prepare: &impl Fn(&mut Command)) -> Option<String> {
 
 #[test]
 fn every_engine_finds_its_results_where_it_reads_them_on_the_host() {
-    all_pass(|_| ());
+    let failures: Vec<String> = engines().iter().filter_map(|name| fails(name, &|_| ())).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
-fn every_engine_finds_its_results_where_it_reads_them_on_the_simulated_gpu() {
+fn engines_that_cuda_has_views_for_find_their_results_on_the_simulated_gpu() {
     let simulator = compile::simulator();
-    all_pass(|command| {
+    let on_simulator = |command: &mut Command| {
         command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", &simulator);
         command.env("XQKV_CUBLASLT_LIBRARY", &simulator);
-    });
+    };
+    for name in engines() {
+        match (fails(&name, &on_simulator), NOT_YET_ON_CUDA.contains(&name.as_str())) {
+            (Some(failure), false) => panic!("{failure}"),
+            (Some(failure), true) => assert!(failure.contains("this version"), "{failure}"),
+            (None, true) => panic!("{name} runs on CUDA now; take it from NOT_YET_ON_CUDA"),
+            (None, false) => (),
+        }
+    }
 }
 
 /// What stands between each `start` line, which ends in a name, and the next `end` line.

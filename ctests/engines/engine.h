@@ -181,14 +181,15 @@ static inline int is_near(double given, double expected, int dtype) {
 }
 
 static inline void check_plain_results(const xqkv_forward *call, int part) {
-    int64_t rows = engine_rows(call, part), columns = engine_columns(part), count = engine_layers(call) * rows * columns;
+    int64_t rows = engine_rows(call, part), columns = engine_columns(part);
+    int64_t count = engine_layers(call) * rows * columns;
     int dtype = engine_view(call, part)->dtype;
     for (int64_t sample = 0; sample < 64 && count > 0; sample++) {
         int64_t at = sample * 7919 * 31 % count, layer = at / (rows * columns), row = at / columns % rows;
         double expected = engine_result(part, call->layer + layer, row, at % columns);
         double given = element_of(engine_plain[part], dtype, at);
-        snprintf(check_detail, sizeof check_detail, "part %d, element %lld is %g, expected %g", part, (long long)at, given,
-                 expected);
+        snprintf(check_detail, sizeof check_detail, "part %d, element %lld is %g, expected %g", part, (long long)at,
+                 given, expected);
         CHECK(is_near(given, expected, dtype));
     }
 }
@@ -245,8 +246,8 @@ static inline int64_t engine_compare(const xqkv_forward *call, int part, engine_
     return wrong;
 }
 
-/* One forward fills in one place of the engine: each element where the engine reads it, the rest of memory as it was, and
-   no multiply-add more than necessary. */
+/* One forward fills in one place of the engine: each element where the engine reads it, the rest of memory as it was,
+   and no multiply-add more than necessary. */
 static inline void check_place(const char *name, const xqkv_forward *call, engine_place place) {
     unsigned char *untouched = malloc(MEMORY_BYTES);
     xqkv_stats stats;

@@ -1,4 +1,4 @@
-/* Hugging Face's static caches: [batch, heads, longest, width] for each layer, of which a step fills the first tokens. */
+/* Hugging Face's static caches: [batch, heads, longest, width] for each layer, filled up to the last token. */
 #include "engine.h"
 
 /* BART-large's widths; a batch of 2, 30 tokens long in a cache of 64. */

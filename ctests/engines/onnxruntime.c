@@ -1,4 +1,4 @@
-/* ONNX Runtime: [batch, heads, time, width] as DecoderAttention keeps it, and the packed K and V of MultiHeadAttention. */
+/* ONNX Runtime: [batch, heads, time, width] as DecoderAttention keeps it, and MultiHeadAttention's packed K and V. */
 #include "engine.h"
 
 /* Whisper-tiny's widths, in f32. */

@@ -1,11 +1,11 @@
-/* vLLM: pages of every axis order that its attention backends ask for, at the slots of the cross-attention's mapping. */
+/* vLLM: pages in every axis order that its attention backends ask for, at the slots of cross_slot_mapping. */
 #include "engine.h"
 
 /* Whisper-small's widths as one rank of two; the mapping is padded for a CUDA graph. */
 enum { layers = 2, width = 768, num_heads = 6, num_kv_heads = 6, head_size = 64, num_blocks = 7, block_size = 16,
        enc_tokens = 44, padded = 48, dec_tokens = 9 };
 
-/* What reshaping a layer's raw memory comes to: where K and V begin, and elements from one step of an axis to the next. */
+/* What reshaping a layer's raw memory comes to: where K and V begin, and elements from one step of an axis to another. */
 typedef struct {
     void *key, *value;
     int64_t block, token, head;
@@ -58,8 +58,8 @@ static void cross_attention(xqkv_forward *call, int layer) {
 }
 /* end of snippet */
 
-/* A backend names the axes of the cache in one order and lets memory have them in another. Axes of the shape are named by
-   what they count; `memory[i]` is the axis of the shape that is the i-th from the outside in memory. */
+/* A backend names the axes of the cache in one order and lets memory have them in another. Axes of the shape are letters;
+   `memory[i]` is the axis of the shape that is the i-th from the outside in memory. */
 typedef struct {
     const char *name;
     const char *axes; /* k: K and V; b: blocks; t: tokens; h: heads; d: lanes; e: lanes of K, then of V; l: layers */
@@ -128,7 +128,7 @@ static void check_backend(const backend *of) {
     xqkv_forward call;
     current = of;
     engine_release();
-    raw = engine_buffer((int64_t)layers * 2 * num_blocks * block_size * num_kv_heads * head_size, XQKV_DTYPE_BF16, 0xff);
+    raw = engine_buffer(layers * 2 * num_blocks * block_size * num_kv_heads * head_size, XQKV_DTYPE_BF16, 0xff);
     q = engine_buffer(dec_tokens * num_heads * head_size, XQKV_DTYPE_BF16, 0xff);
     cache.block = stride(of, 'b'), cache.token = stride(of, 't'), cache.head = stride(of, 'h');
     cache.key = raw + stride(of, 'l'); /* layer 1 where the layers share memory */
@@ -139,9 +139,9 @@ static void check_backend(const backend *of) {
 
 /* The golden strides: by hand, of pages of 16 tokens, 6 heads and 64 lanes. */
 static void strides_are_as_computed_by_hand(void) {
-    static const int64_t golden[][5] = {{43008, 6144, 384, 64, 0}, {43008, 6144, 64, 1024, 0}, {6144, 12288, 384, 64, 0},
-                                        {6144, 12288, 64, 1024, 0}, {6144, 24576, 384, 64, 12288},
-                                        {1024, 24576, 64, 4096, 2048}, {0, 12288, 128, 2048, 0}, {0, 12288, 768, 128, 0}};
+    static const int64_t golden[][5] = {
+        {43008, 6144, 384, 64, 0},     {43008, 6144, 64, 1024, 0},    {6144, 12288, 384, 64, 0}, {6144, 12288, 64, 1024, 0},
+        {6144, 24576, 384, 64, 12288}, {1024, 24576, 64, 4096, 2048}, {0, 12288, 128, 2048, 0},  {0, 12288, 768, 128, 0}};
     for (int at = 0; at < (int)(sizeof backends / sizeof *backends); at++)
         for (int axis = 0; axis < 5; axis++) CHECK(stride(&backends[at], "kbthl"[axis]) == golden[at][axis]);
 }
