@@ -460,7 +460,7 @@ enum xqkv_layout
    */
   XQKV_LAYOUT_OUT_IN = 0,
   /**
-   * [inputs, outputs]. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   * [inputs, outputs], as FasterTransformer and ONNX Runtime keep it. It cannot be borrowed.
    */
   XQKV_LAYOUT_IN_OUT = 1,
 };
@@ -485,8 +485,10 @@ enum xqkv_fused_order
    */
   XQKV_FUSED_ORDER_CONCATENATED = 0,
   /**
-   * The rows of each head together, as Megatron keeps them. Not in this version:
-   * XQKV_STATUS_NOT_SUPPORTED.
+   * The rows of each key/value head together, as Megatron and Transformer Engine keep them:
+   * those of Q of the query heads that it serves, those of K, those of V. Of a shard the rows
+   * that it has, in this order. It can be borrowed only where each part's rows lie together all
+   * the same, as those of a single key/value head do.
    */
   XQKV_FUSED_ORDER_PER_HEAD = 1,
 };
@@ -602,12 +604,11 @@ enum xqkv_part
    */
   XQKV_PART_VALUE = 3,
   /**
-   * Fused: the rows of Wk, then those of Wv; or bk, then bv.
+   * Fused: the rows of Wk and of Wv; or bk and bv.
    */
   XQKV_PART_KEY_VALUE = 4,
   /**
-   * Fused: the rows of Wq, then Wk, then Wv; or bq, bk, bv. Decoder and encoder are equally
-   * wide then.
+   * Fused: the rows of Wq, Wk and Wv; or bq, bk, bv. Decoder and encoder are equally wide then.
    */
   XQKV_PART_QUERY_KEY_VALUE = 5,
 };
@@ -1456,15 +1457,16 @@ typedef struct xqkv_tensor {
    */
   const void *data;
   /**
-   * Output features. A bias has one element for each.
+   * Output features, whatever the layout. A bias has one element for each.
    */
   int64_t rows;
   /**
-   * Input features. A bias has 1, or 0 for the same.
+   * Input features, whatever the layout. A bias has 1, or 0 for the same.
    */
   int64_t columns;
   /**
-   * Elements from one row to the next; 0 is `columns`. A bias may be a column of a matrix.
+   * Elements from one output to the next; 0 is `columns`. With XQKV_LAYOUT_IN_OUT elements from
+   * one input to the next; 0 is `rows`. A bias may be a column of a matrix.
    */
   int64_t row_stride;
   /**
@@ -1477,11 +1479,11 @@ typedef struct xqkv_tensor {
    */
   int32_t convert;
   /**
-   * An xqkv_layout.
+   * An xqkv_layout. A bias has none, and it is not looked at.
    */
   int32_t layout;
   /**
-   * An xqkv_fused_order.
+   * An xqkv_fused_order, of a fused weight or bias.
    */
   int32_t fused_order;
   /**
@@ -1877,10 +1879,11 @@ xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
 
 /**
  * Puts one tensor of one layer into the update: `part` is an xqkv_part, `kind` an xqkv_kind.
- * Only this rank's rows are copied, before the call returns. Shapes: a weight [outputs, inputs],
- * a bias [outputs], where outputs are heads times head width of the part, of the uncut layer or
- * of this rank as `tensor->extent` says, and a fused part has the sum of its parts' outputs. Any
- * thread.
+ * Only this rank's elements are read of host memory, and copied before the call returns. Shapes:
+ * a weight has `rows` outputs and `columns` inputs, a bias as many outputs, which are heads times
+ * head width of the part, of the uncut layer or of this rank as `tensor->extent` says; a fused
+ * part has the sum of its parts' outputs. How they lie is `tensor->layout` and, of a fused part,
+ * `tensor->fused_order`. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,

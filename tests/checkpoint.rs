@@ -9,7 +9,7 @@ use xqkv::error::{Error, Status};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Spec};
 use xqkv::weights::checkpoint::{Checkpoint, Location};
-use xqkv::weights::{Change, Data, Extent, Kind, Source, Update};
+use xqkv::weights::{Change, Data, Extent, FusedOrder, Kind, Layout, Source, Update};
 
 fn root(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
@@ -59,7 +59,7 @@ fn stored_bytes(spec: &Spec) -> impl Fn(&Change) -> usize {
     let element = spec.weight_dtype.bytes();
     move |change| match change {
         Change::Weight(bytes) => bytes.len(),
-        Change::Bias(elements) => elements.len() * element,
+        Change::Vector(elements) => elements.len() * element,
         Change::Borrow(_) | Change::Clear => 0,
     }
 }
@@ -68,7 +68,7 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
     let bias;
     let (data, dtype) = match change {
         Change::Weight(bytes) => (&bytes[..], update.spec().weight_dtype),
-        Change::Bias(elements) => {
+        Change::Vector(elements) => {
             bias = elements.iter().flat_map(|element| element.to_ne_bytes()).collect::<Vec<u8>>();
             (&bias[..], xqkv::dtype::Dtype::F32)
         }
@@ -82,6 +82,8 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
         rows,
         columns,
         row_stride: columns,
+        layout: Layout::OutIn,
+        order: FusedOrder::Concatenated,
         extent: Extent::Whole,
         convert: false,
     };

@@ -53,7 +53,7 @@ func (projection *Projection) Begin() (*Update, error) {
 func (update *Update) Put(layer int, part Part, kind Kind, tensor Tensor) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
-	plain, err := tensor.plain(&pinner)
+	plain, err := tensor.plain(kind, &pinner)
 	if err != nil {
 		return err
 	}

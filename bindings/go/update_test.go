@@ -52,6 +52,10 @@ func TestTensorsMayBeStridedCutAndConverted(t *testing.T) {
 	shard.Extent, shard.Convert = xqkv.ExtentShard, true
 	put(shard)
 	same(t, "this rank's own rows", decoded(projection, 3, 4, 5), []float32{3, 8})
+	across := xqkv.NewTensor([]float32{1, 4, 7, 1, 0, 2, 5, 8, 1, 0, 3, 6, 9, 1}, 4, 3)
+	across.Layout, across.RowStride = xqkv.LayoutInOut, 5
+	put(across)
+	same(t, "rows of rank 1", decoded(projection, 1, 0, -1), []float32{-2, 0})
 }
 
 func TestAPatternNamesTheTensorsOfAnUnknownFamily(t *testing.T) {

@@ -11,7 +11,7 @@ pub use cuda::answers as cuda_answers;
 pub use host::InstructionSet;
 
 use crate::dtype::Dtype;
-use crate::error::Error;
+use crate::error::{Error, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
 use crate::view::{Rows, View};
@@ -86,9 +86,26 @@ pub struct MatrixForm {
     pub scale: f32,
     /// Whether a bias is added.
     pub has_bias: bool,
+    /// What is done to the sum and its bias before the scale.
+    pub norm: Option<NormForm>,
     /// Neighbours with the same number multiply the same rows, so a device may stack them.
     pub stack: usize,
 }
+
+/// Root mean square norm of each `width` neighbouring outputs of a row:
+/// x · weight[lane] / sqrt(mean(x²) + epsilon), the squares summed in order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormForm {
+    /// Outputs that are normed together, and elements of the norm's weight.
+    pub width: usize,
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// Whether the quotient is rounded to the form's dtype before the weight is multiplied.
+    pub rounds_first: bool,
+}
+
+/// Widest head that backends norm.
+pub const MOST_NORM_WIDTH: usize = 1024;
 
 /// What a device may do that changes bits. Of no effect where it would not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +116,7 @@ pub struct Numerics {
     pub batch_invariant: bool,
 }
 
-/// The matrices and biases that weights are made of: `matrices` of each layer in turn.
+/// The matrices, biases and norms that weights are made of: `matrices` of each layer in turn.
 pub struct Stock<'a> {
     /// What every layer holds.
     pub form: &'a Form,
@@ -113,7 +130,9 @@ pub struct Content<'a> {
     /// The matrix.
     pub weight: WeightSource<'a>,
     /// Its bias.
-    pub bias: BiasSource<'a>,
+    pub bias: VectorSource<'a>,
+    /// The weight of its norm.
+    pub norm: VectorSource<'a>,
 }
 
 /// Where a matrix comes from.
@@ -139,15 +158,15 @@ pub struct Borrowed {
     pub row_stride: i64,
 }
 
-/// Where a bias comes from.
+/// Where a bias comes from, or another vector that belongs to a matrix.
 #[derive(Clone, Copy, Default)]
-pub enum BiasSource<'a> {
+pub enum VectorSource<'a> {
     /// There is none.
     #[default]
     Absent,
     /// It is the one that was there before.
     Kept,
-    /// One element for each output; copied.
+    /// Its elements; copied.
     Copied(&'a [f32]),
 }
 
@@ -197,6 +216,22 @@ pub struct Output<'a> {
 }
 
 impl<'a> Job<'a> {
+    /// Refuses matrices with a norm.
+    pub fn ensure_no_norm(&self) -> Result<(), Error> {
+        for side in self.sides() {
+            for output in side.outputs() {
+                ensure!(
+                    self.form.matrices[output.matrix].norm.is_none(),
+                    NotSupported,
+                    "{} is to be normed, which this version cannot do; use a spec whose norm is \
+                     XQKV_NORM_NONE, and norm each head of Q and K yourself",
+                    output.name
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// The sides that are there.
     pub fn sides(&self) -> impl Iterator<Item = Side<'a>> {
         self.sides.into_iter().flatten()

@@ -9,7 +9,7 @@ use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
 use xqkv::stats::Counts;
 use xqkv::view::{Base, Rows, Shape, Strides, Target, View};
-use xqkv::weights::{Data, Extent, Kind, Source};
+use xqkv::weights::{Data, Extent, FusedOrder, Kind, Layout, Source};
 
 /// Numbers that are the same in every run.
 pub struct Random(u64);
@@ -154,6 +154,8 @@ fn source(elements: &Elements, columns: i64) -> Source<'_> {
         rows: (elements.bytes.len() / elements.dtype.bytes()) as i64 / columns,
         columns,
         row_stride: columns,
+        layout: Layout::OutIn,
+        order: FusedOrder::Concatenated,
         extent: Extent::Whole,
         convert: false,
     }

@@ -72,6 +72,29 @@ def test_splits_share_heads():
         spec().cut(xqkv.Split.even(0, 3))
 
 
+def test_weights_that_lie_across_or_together_per_head_project_alike():
+    query, key, value = np.arange(-24, 24, dtype=np.float32).reshape(3, 4, 4)
+    of_heads = np.concatenate([part.reshape(2, 2, 4) for part in (query, key, value)], axis=1).reshape(12, 4)
+    rows, parts, per_head = np.eye(4, dtype=np.float32), xqkv.Part.QUERY_KEY_VALUE, xqkv.FusedOrder.PER_HEAD
+    across = np.ascontiguousarray(of_heads.T)
+    with xqkv.Context(thread_count=1) as context:
+        for rank in range(2):
+            own = slice(2 * rank, 2 * rank + 2)
+            cut = np.ascontiguousarray(across[:, 6 * rank : 6 * rank + 6])
+            with xqkv.Projection(context, spec(), xqkv.Split.even(rank, 2)) as projection:
+                for source, changed in [
+                    (np.concatenate([query, key, value]), {}),
+                    (of_heads, {"fused_order": per_head}),
+                    (across, {"fused_order": per_head, "layout": xqkv.Layout.IN_OUT}),
+                    (cut, {"fused_order": per_head, "layout": xqkv.Layout.IN_OUT, "extent": xqkv.Extent.SHARD}),
+                ]:
+                    with projection.update() as update:
+                        update.put(0, parts, source, **changed)
+                    result = projection.forward(decoder=rows, encoder=rows)
+                    for found, part in zip((result.query, result.key, result.value), (query, key, value)):
+                        assert np.array_equal(found.reshape(4, 2), part[own].T)
+
+
 def test_threads_project_side_by_side():
     rows, failures = np.arange(400, dtype=np.float32).reshape(100, 4) % 7, []
     with xqkv.Context(thread_count=2) as context, xqkv.Projection(context, spec()) as projection:

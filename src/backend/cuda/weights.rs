@@ -12,7 +12,7 @@
 //! stay at one stride whatever was changed.
 
 use super::memory::{ALIGNMENT, Block, Heap};
-use crate::backend::{BiasSource, Borrowed, Content, Form, Stock, WeightSource};
+use crate::backend::{Borrowed, Content, Form, Stock, VectorSource, WeightSource};
 use crate::dtype::{Dtype, Element, with_element};
 use crate::error::{Error, Status};
 use std::ffi::c_void;
@@ -27,6 +27,8 @@ pub(super) struct DeviceWeights {
     places: Vec<Option<Borrowed>>,
     is_ours: Vec<bool>,
     biases: Vec<Option<Arc<[f32]>>>,
+    /// The norms' weights, in host memory.
+    norms: Vec<Option<Arc<[f32]>>>,
 }
 
 /// Where everything of a block lies, in bytes from its beginning.
@@ -176,8 +178,9 @@ impl DeviceWeights {
         let base = block.as_ref().map_or(0, Block::address);
         let places = places(stock, before, &layout, base);
         let is_ours = (0..places.len()).map(|place| is_ours(stock, before, place)).collect();
-        let biases = biases(stock, before);
-        let made = DeviceWeights { block, layout, places, is_ours, biases };
+        let biases = vectors(stock, |content| content.bias, before.map(|before| &*before.biases));
+        let norms = vectors(stock, |content| content.norm, before.map(|before| &*before.norms));
+        let made = DeviceWeights { block, layout, places, is_ours, biases, norms };
         match made.fill(heap, stock, before) {
             Ok(()) => Ok(made),
             Err(error) => {
@@ -303,13 +306,18 @@ fn places(
     stock.contents.iter().enumerate().map(place).collect()
 }
 
-fn biases(stock: &Stock<'_>, before: Option<&DeviceWeights>) -> Vec<Option<Arc<[f32]>>> {
-    let bias = |(place, content): (usize, &Content<'_>)| match content.bias {
-        BiasSource::Absent => None,
-        BiasSource::Kept => before.and_then(|before| before.biases[place].clone()),
-        BiasSource::Copied(elements) => Some(elements.into()),
+/// One vector of each place: new, or the one that was there before.
+fn vectors(
+    stock: &Stock<'_>,
+    which: impl for<'a> Fn(&Content<'a>) -> VectorSource<'a>,
+    before: Option<&[Option<Arc<[f32]>>]>,
+) -> Vec<Option<Arc<[f32]>>> {
+    let vector = |(place, content): (usize, &Content<'_>)| match which(content) {
+        VectorSource::Absent => None,
+        VectorSource::Kept => before.and_then(|before| before[place].clone()),
+        VectorSource::Copied(elements) => Some(elements.into()),
     };
-    stock.contents.iter().enumerate().map(bias).collect()
+    stock.contents.iter().enumerate().map(vector).collect()
 }
 
 fn copy_in(heap: &Heap, target: usize, bytes: &[u8]) -> Result<(), Error> {
