@@ -4,22 +4,12 @@
 #[path = "../ctests/run/compile.rs"]
 #[allow(dead_code, reason = "the C suite uses more of it")]
 mod compile;
+#[path = "../ctests/run/simulated.rs"]
+mod simulated;
 
 use compile::Library;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Engines some of whose views the CUDA backend refuses as not in this version.
-const NOT_YET_ON_CUDA: [&str; 8] = [
-    "ctranslate2",
-    "hugging_face",
-    "llama_cpp",
-    "onnxruntime",
-    "sglang",
-    "tensorrt_llm",
-    "vllm",
-    "whisper_cpp",
-];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,38 +25,31 @@ fn engines() -> Vec<String> {
     names
 }
 
-/// Runs a program; None if it succeeds and prints nothing.
-fn fails(name: &str, prepare: &impl Fn(&mut Command)) -> Option<String> {
-    let mut command =
-        Command::new(compile::program(&format!("engines/{name}"), Library::Shared, &[]));
-    prepare(&mut command);
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let passes = output.status.success() && text.is_empty();
-    (!passes).then(|| format!("{name}: {}\n{text}", output.status))
+/// Compiles and runs every program; each succeeds and prints nothing.
+fn all_pass(run: impl Fn(&Path) -> Command) {
+    let failures: Vec<String> = engines().iter().filter_map(|name| failure(name, &run)).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn failure(name: &str, run: &impl Fn(&Path) -> Command) -> Option<String> {
+    let program = compile::program(&format!("engines/{name}"), Library::Shared, &[]);
+    let output = run(&program).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() && text.is_empty() {
+        return simulated::check_report(program.to_str().expect("a path in UTF-8")).err();
+    }
+    Some(format!("{name}: {}\n{text}", output.status))
 }
 
 #[test]
 fn every_engine_finds_its_results_where_it_reads_them_on_the_host() {
-    let failures: Vec<String> = engines().iter().filter_map(|name| fails(name, &|_| ())).collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    all_pass(|program| Command::new(program));
 }
 
 #[test]
-fn engines_that_cuda_has_views_for_find_their_results_on_the_simulated_gpu() {
+fn every_engine_finds_its_results_where_it_reads_them_on_the_simulated_gpu() {
     let simulator = compile::simulator();
-    let on_simulator = |command: &mut Command| {
-        command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", &simulator);
-        command.env("XQKV_CUBLASLT_LIBRARY", &simulator);
-    };
-    for name in engines() {
-        match (fails(&name, &on_simulator), NOT_YET_ON_CUDA.contains(&name.as_str())) {
-            (Some(failure), false) => panic!("{failure}"),
-            (Some(failure), true) => assert!(failure.contains("this version"), "{failure}"),
-            (None, true) => panic!("{name} runs on CUDA now; take it from NOT_YET_ON_CUDA"),
-            (None, false) => (),
-        }
-    }
+    all_pass(|program| simulated::command(program, &simulator));
 }
 
 /// What stands between each `start` line, which ends in a name, and the next `end` line.

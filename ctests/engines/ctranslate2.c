@@ -1,4 +1,4 @@
-/* CTranslate2: [batch, heads, time, depth] for each layer at the first decode step; shared heads at their first copies. */
+/* CTranslate2: [batch, heads, time, depth] for each layer at the first decode step; shared heads at a first copy. */
 #include "engine.h"
 
 /* NLLB-200-distilled-600M's widths; then as if its 16 heads shared 4 of K and V. */

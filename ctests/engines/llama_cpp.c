@@ -1,4 +1,4 @@
-/* llama.cpp's T5: a cross cache, which it does not have yet, filled once behind the encoder; a decode step has Q only. */
+/* llama.cpp's T5: a cross cache, which it does not have yet, filled once behind the encoder; then Q only. */
 #include "engine.h"
 
 /* Flan-T5-small's widths: the heads' 384 columns are not the model's 512. */

@@ -5,7 +5,7 @@
 enum { layers = 2, width = 768, num_heads = 6, num_kv_heads = 6, head_size = 64, num_blocks = 7, block_size = 16,
        enc_tokens = 44, padded = 48, dec_tokens = 9 };
 
-/* What reshaping a layer's raw memory comes to: where K and V begin, and elements from one step of an axis to another. */
+/* What reshaping a layer's raw memory comes to: where K and V begin, and elements from step to step of an axis. */
 typedef struct {
     void *key, *value;
     int64_t block, token, head;
@@ -58,8 +58,8 @@ static void cross_attention(xqkv_forward *call, int layer) {
 }
 /* end of snippet */
 
-/* A backend names the axes of the cache in one order and lets memory have them in another. Axes of the shape are letters;
-   `memory[i]` is the axis of the shape that is the i-th from the outside in memory. */
+/* A backend names the axes of the cache in one order and lets memory have them in another: `memory[i]` is the axis of
+   the shape that is the i-th from the outside in memory. */
 typedef struct {
     const char *name;
     const char *axes; /* k: K and V; b: blocks; t: tokens; h: heads; d: lanes; e: lanes of K, then of V; l: layers */
@@ -140,8 +140,9 @@ static void check_backend(const backend *of) {
 /* The golden strides: by hand, of pages of 16 tokens, 6 heads and 64 lanes. */
 static void strides_are_as_computed_by_hand(void) {
     static const int64_t golden[][5] = {
-        {43008, 6144, 384, 64, 0},     {43008, 6144, 64, 1024, 0},    {6144, 12288, 384, 64, 0}, {6144, 12288, 64, 1024, 0},
-        {6144, 24576, 384, 64, 12288}, {1024, 24576, 64, 4096, 2048}, {0, 12288, 128, 2048, 0},  {0, 12288, 768, 128, 0}};
+        {43008, 6144, 384, 64, 0},     {43008, 6144, 64, 1024, 0},    {6144, 12288, 384, 64, 0},
+        {6144, 12288, 64, 1024, 0},    {6144, 24576, 384, 64, 12288}, {1024, 24576, 64, 4096, 2048},
+        {0, 12288, 128, 2048, 0},      {0, 12288, 768, 128, 0}};
     for (int at = 0; at < (int)(sizeof backends / sizeof *backends); at++)
         for (int axis = 0; axis < 5; axis++) CHECK(stride(&backends[at], "kbthl"[axis]) == golden[at][axis]);
 }
