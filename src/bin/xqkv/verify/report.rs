@@ -1,5 +1,6 @@
 //! The verdict, as a table and as JSON.
 
+use super::tally::Line;
 use crate::numbers::{grouped, ratio};
 use serde_json::{Value, json};
 
@@ -60,6 +61,8 @@ pub struct Verdict<'a> {
     pub family: &'a str,
     pub ranks: usize,
     pub layers: Vec<LayerVerdict>,
+    /// What was asked for beside the plain calls.
+    pub lines: Vec<Line>,
 }
 
 impl LayerVerdict {
@@ -124,7 +127,9 @@ impl LayerVerdict {
 
 impl Verdict<'_> {
     pub fn passes(&self) -> bool {
-        !self.layers.is_empty() && self.layers.iter().all(LayerVerdict::passes)
+        !self.layers.is_empty()
+            && self.layers.iter().all(LayerVerdict::passes)
+            && self.lines.iter().all(Line::passes)
     }
 
     /// One rank's work in all layers.
@@ -159,6 +164,7 @@ impl Verdict<'_> {
             "group_ratio": self.group_ratio(),
             "per_rank": ranks.collect::<Vec<_>>(),
             "per_layer": self.layers.iter().map(LayerVerdict::to_json).collect::<Vec<_>>(),
+            "per_layout": self.lines.iter().map(Line::to_json).collect::<Vec<_>>(),
         })
     }
 
@@ -175,6 +181,10 @@ impl Verdict<'_> {
             print_count(&name, layer.total(), Some(group));
         }
         print_count("all", self.total(), Some(self.group_ratio()));
+        if !self.lines.is_empty() {
+            Line::print_head();
+            self.lines.iter().for_each(Line::print);
+        }
         let verdict = if self.passes() { "PASS" } else { "FAIL" };
         println!("\n{}, {} ranks: {verdict}", self.family, self.ranks);
     }
