@@ -164,3 +164,55 @@ fn half_ulp(magnitude: f64, dtype: Dtype) -> f64 {
     let exponent = if magnitude > 0.0 { magnitude.log2().floor() as i32 } else { least_exponent };
     f64::powi(2.0, exponent.max(least_exponent) - precision)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDTH: usize = 4;
+    const INNER: usize = 8;
+
+    /// Numbers from -1 to 1 of no pattern.
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|at| ((at * at * 7 + at * 13 + seed * 5) % 33) as f32 / 16.5 - 1.0).collect()
+    }
+
+    /// A norm in f32, in the order of the lanes; epsilon inside the root, the weight after it.
+    fn normed(rows: &[f32], weight: &[f32], norm: &Norm, scale: f32) -> Vec<f32> {
+        let projected = rows.chunks(INNER).flat_map(|row| {
+            let dot = |column: &[f32]| row.iter().zip(column).map(|(x, w)| x * w).sum::<f32>();
+            weight.chunks(INNER).map(dot).collect::<Vec<f32>>()
+        });
+        let projected: Vec<f32> = projected.collect();
+        let head = |head: &[f32]| {
+            let squares: f32 = head.iter().map(|x| x * x).sum();
+            let root = (squares / WIDTH as f32 + norm.epsilon as f32).sqrt();
+            let lanes = head.iter().zip(&norm.weight);
+            lanes.map(|(x, weight)| x / root * weight * scale).collect::<Vec<f32>>()
+        };
+        projected.chunks(WIDTH).flat_map(head).collect()
+    }
+
+    fn largest_error(results: &[f32], exact: &Reference) -> f64 {
+        let errors = results.iter().enumerate();
+        errors.map(|(at, &x)| exact.error_over_bound(at, x.into(), Dtype::F32)).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn a_norm_in_f32_is_within_its_bound_and_a_wrong_one_is_not() {
+        let (rows, weight) = (numbers(5 * INNER, 1), numbers(3 * WIDTH * INNER, 2));
+        let norm = |epsilon, rounds_to| Norm { weight: numbers(WIDTH, 3), epsilon, rounds_to };
+        let exact = |scale, norm| {
+            let finish = Finish { scale, norm: Some(norm) };
+            Reference::new(&rows, INNER, &weight, None, WIDTH, &finish)
+        };
+        let results = normed(&rows, &weight, &norm(1e-3, None), 0.5);
+        let error = largest_error(&results, &exact(0.5, norm(1e-3, None)));
+        assert!(error > 0.0 && error <= 1.0, "{error}");
+        assert!(largest_error(&results, &exact(0.5, norm(1.1e-3, None))) > 1.0, "epsilon");
+        assert!(largest_error(&results, &exact(0.50001, norm(1e-3, None))) > 1.0, "scale");
+        let rounded = exact(0.5, norm(1e-3, Some(Dtype::Bf16)));
+        let slack = largest_error(&results, &rounded);
+        assert!(slack < error, "a rounding in between is allowed for: {slack}");
+    }
+}

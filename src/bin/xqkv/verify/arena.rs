@@ -57,3 +57,22 @@ fn initial(length: usize) -> Vec<u8> {
     bytes.resize(FENCE_BYTES + length + FENCE_BYTES, CANARY);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_touched_if_they_changed_and_nobody_took_them() {
+        let mut arena = Arena::new(8, 4, &Memory::Host).unwrap();
+        let write = |element: isize| {
+            let address = arena.address(0).wrapping_offset(element * 4).cast::<f32>();
+            // SAFETY: within the arena or its fences.
+            unsafe { address.write_unaligned(1.0) }
+        };
+        [-1, 0, 5, 8].map(write);
+        assert_eq!(arena.touched(), 4 * 4);
+        assert_eq!(arena.take(5), 1f32.to_ne_bytes());
+        assert_eq!(arena.touched(), 3 * 4);
+    }
+}

@@ -75,6 +75,7 @@ fn run(
         // SAFETY: inputs and outputs are as long as their shapes say, and alive.
         let done = unsafe { rank.projection.forward(&forward) }?;
         verdict.count(rank.number, done.multiply_adds, layer.necessary(rank, rows, runs));
+        verdict.matmuls += done.matmuls;
     }
     verdict.uncut += layer.uncut(runs);
     for (held, output) in held.iter().zip(&mut outputs) {

@@ -188,3 +188,49 @@ fn slots(rows: usize, page_count: usize) -> Vec<i64> {
     };
     (0..rows).map(slot).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const LAYERS: usize = 2;
+    const EXTENTS: Extents = Extents { rows: [5, 37, 37], heads: [4, 2, 2], widths: [6, 6, 10] };
+
+    /// Every element of a part: its buffer and its place there.
+    fn elements(place: &Place, part: usize) -> Vec<(usize, usize)> {
+        let mut elements = Vec::new();
+        for layer in 0..LAYERS {
+            let (buffer, base) = place.base(layer);
+            for row in (0..EXTENTS.rows[part]).filter_map(|row| place.row(row)) {
+                for head in 0..EXTENTS.heads[part] {
+                    let lane =
+                        |lane| base + row + head * place.strides.head + lane * place.strides.lane;
+                    elements.extend((0..EXTENTS.widths[part]).map(|at| (buffer, lane(at))));
+                }
+            }
+        }
+        elements
+    }
+
+    #[test]
+    fn no_two_elements_are_in_one_place_and_all_are_in_their_buffers() {
+        for (layout, name, _) in NAMED {
+            let mut seen = HashSet::new();
+            for part in 0..3 {
+                let place = Place::new(layout, part, &EXTENTS);
+                for (buffer, element) in elements(&place, part) {
+                    assert!(seen.insert((buffer, element)), "{name} {part}: {buffer} {element}");
+                    assert!(element < place.buffer_elements(LAYERS), "{name} {part}: {element}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pages_are_in_no_order_and_every_fifth_row_is_in_none() {
+        let slots = Place::new(Layout::Paged, 1, &EXTENTS).slots.unwrap();
+        assert!(!slots.iter().filter(|&&slot| slot >= 0).is_sorted());
+        assert_eq!(slots.iter().filter(|&&slot| slot < 0).count(), 37 / 5);
+    }
+}

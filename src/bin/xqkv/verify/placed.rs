@@ -54,7 +54,7 @@ impl Placed<'_> {
         for place in places {
             targets.push(self.target(place, &arenas)?);
         }
-        let mut tally = self.forward(&inputs, &targets)?;
+        let (mut tally, _workspace) = self.forward(&inputs, &targets)?;
         arenas.iter_mut().try_for_each(Arena::fetch)?;
         for part in (0..3).filter(|&part| self.kind.runs()[part]) {
             self.judge(part, sources[part], &targets[part].place, &mut arenas, &mut tally);
@@ -98,8 +98,13 @@ impl Placed<'_> {
         Ok(Target { place, slots, layers })
     }
 
-    /// Makes the call by a plan, lent what the plan asks for.
-    fn forward(&self, inputs: &[Rows<'_>; 2], targets: &[Target<'_>]) -> Outcome<Tally> {
+    /// Makes the call by a plan, lent a workspace that the plan asks for and that must stay until
+    /// the call is done.
+    fn forward(
+        &self,
+        inputs: &[Rows<'_>; 2],
+        targets: &[Target<'_>],
+    ) -> Outcome<(Tally, Kept<'_>)> {
         let (runs, out) = (self.kind.runs(), self.setting.out);
         let mut forward = call(self.layers[0].layer.number);
         forward.layer_count = self.layers.len() as i64;
@@ -119,7 +124,8 @@ impl Placed<'_> {
         (forward.workspace_bytes, forward.plan) = (bytes as i64, plan.handle());
         // SAFETY: rows, views, lists and workspace are as long as their shapes say, and alive.
         let done = unsafe { self.rank.projection.forward(&forward) }?;
-        Ok(Tally::new(done.multiply_adds, self.necessary(inputs, targets), done.matmuls))
+        let necessary = self.necessary(inputs, targets);
+        Ok((Tally::new(done.multiply_adds, necessary, done.matmuls), workspace))
     }
 
     /// Multiply-adds that the rank cannot do without. Rows that slots leave out are not among them

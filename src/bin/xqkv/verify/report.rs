@@ -54,6 +54,8 @@ pub struct LayerVerdict {
     exact: bool,
     /// Multiply-adds of the uncut layer in the same calls.
     pub uncut: i64,
+    /// Products that all ranks' calls were given to the backend as.
+    pub matmuls: i64,
 }
 
 /// All layers.
@@ -68,7 +70,8 @@ pub struct Verdict<'a> {
 impl LayerVerdict {
     pub fn new(layer: i64, checkpoint_layer: i64, rank_count: usize) -> Self {
         let ranks = vec![Count::default(); rank_count];
-        Self { layer, checkpoint_layer, matrices: Vec::new(), ranks, exact: true, uncut: 0 }
+        let (matrices, exact, uncut, matmuls) = (Vec::new(), true, 0, 0);
+        Self { layer, checkpoint_layer, matrices, ranks, exact, uncut, matmuls }
     }
 
     /// Adds one rank's call.
@@ -160,6 +163,7 @@ impl Verdict<'_> {
             "max_error_over_bound": finite(self.largest_error()),
             "multiply_adds_executed": executed,
             "multiply_adds_necessary": necessary,
+            "matmuls": self.layers.iter().map(|layer| layer.matmuls).sum::<i64>(),
             "ratio": ratio(necessary, executed),
             "group_ratio": self.group_ratio(),
             "per_rank": ranks.collect::<Vec<_>>(),
