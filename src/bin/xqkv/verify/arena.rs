@@ -70,7 +70,7 @@ mod tests {
             // SAFETY: within the arena or its fences.
             unsafe { address.write_unaligned(1.0) }
         };
-        [-1, 0, 5, 8].map(write);
+        [-1, 0, 5, 8].into_iter().for_each(write);
         assert_eq!(arena.touched(), 4 * 4);
         assert_eq!(arena.take(5), 1f32.to_ne_bytes());
         assert_eq!(arena.touched(), 3 * 4);
