@@ -6,7 +6,7 @@ use crate::memory::{Kept, Memory};
 use crate::tensors::Outcome;
 
 /// Bytes before and behind the elements; a multiple of what any alignment asks for.
-const FENCE_BYTES: usize = 256;
+const FENCE_BYTES: usize = 4096;
 
 const CANARY: u8 = 0xa5;
 
