@@ -86,9 +86,8 @@ impl<'a> View<'a> {
             target.group_rows,
             target.strides.group
         );
-        let groups = Groups::of(&target, shape.rows);
-        let target = target.packed(name, shape, groups)?;
-        let memory = target.footprint(name, shape, groups)?;
+        let target = target.packed(name, shape)?.joined();
+        let memory = target.footprint(name, shape)?;
         let view = Self { shape, target, memory };
         view.ensure_layers(name)?;
         Ok(view)
@@ -133,7 +132,7 @@ impl<'a> View<'a> {
         self.target.strides
     }
 
-    /// Places of one group, none of the view's when it has no groups.
+    /// Places of one group, where groups do not just continue each other.
     pub fn group_rows(&self) -> Option<i64> {
         (self.target.group_rows > 0).then_some(self.target.group_rows)
     }
@@ -176,12 +175,20 @@ impl Groups {
 }
 
 impl<'a> Target<'a> {
-    fn packed(self, name: &str, shape: Shape, groups: Groups) -> Result<Self, Error> {
+    fn packed(self, name: &str, shape: Shape) -> Result<Self, Error> {
+        let groups = Groups::of(&self, shape.rows);
         let strides = packed_where_zero(self.strides, shape, groups, self.group_rows);
         Ok(Self { strides: strides.ok_or_else(|| too_large(name))?, ..self })
     }
 
-    fn footprint(&self, name: &str, shape: Shape, groups: Groups) -> Result<Footprint, Error> {
+    /// Without groups that only continue each other.
+    fn joined(self) -> Self {
+        let continues = self.group_rows.checked_mul(self.strides.row) == Some(self.strides.group);
+        Self { group_rows: if continues { 0 } else { self.group_rows }, ..self }
+    }
+
+    fn footprint(&self, name: &str, shape: Shape) -> Result<Footprint, Error> {
+        let groups = Groups::of(self, shape.rows);
         const NAMES: [&str; 5] =
             ["layer_stride", "group_stride", "row_stride", "head_stride", "width_stride"];
         let (first, layers) = match self.base {

@@ -176,14 +176,15 @@ fn scales_are_of_the_calls_and_not_of_the_models_results() {
 }
 
 #[test]
-fn heads_are_normed_or_it_is_told_that_they_cannot_be() {
+fn heads_of_every_family_are_normed_in_every_layout() {
     for (folder, ..) in CHECKPOINTS {
-        for rounds in [&["--norm"][..], &["--norm", "--norm-rounds-first"]] {
-            let arguments = [&["verify", folder, "--ranks", "3", "--scale"][..], rounds].concat();
-            let output = xqkv(&arguments);
-            let message = String::from_utf8_lossy(&output.stderr);
-            let is_told = message.contains("XQKV_STATUS_NOT_SUPPORTED: norm is XQKV_NORM_RMS");
-            assert!(output.status.success() || is_told, "{output:?}");
+        for norm in ["--norm=once", "--norm=first"] {
+            for out in ["f32", "bf16"] {
+                let arguments = [folder, "--ranks", "3", "--layout", "all", norm, "--scale"];
+                let more = ["--layers-at-once", "--row-list", "--out-dtype", out];
+                let verdict = verified(&[&arguments[..], &more].concat());
+                assert_eq!(verdict["pass"], true, "{folder} {norm} {out}: {verdict}");
+            }
         }
     }
 }
@@ -324,7 +325,9 @@ fn inspect_lists_what_is_there_and_fails_when_a_tensor_is_missing() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("family           mllama\n"), "{text}");
     assert!(text.contains("with cross-attention: 1, 3\n"), "{text}");
-    assert!(text.contains("unused         model.layers.1.cross_attn.q_norm.weight\n"), "{text}");
+    assert!(text.contains("norm             of query and key heads, epsilon 1e-5\n"), "{text}");
+    assert!(text.contains("unused         model.layers.1.cross_attn.o_proj.weight\n"), "{text}");
+    assert!(!text.contains("q_norm"), "{text}");
     let copy = changed("tests/data/t5", "model.safetensors", |bytes| {
         let name = b"block.1.layer.1.EncDecAttention.v";
         let at = bytes.windows(name.len()).position(|window| window == name).unwrap();

@@ -8,10 +8,10 @@ mod cuda;
 mod host;
 
 pub use cuda::answers as cuda_answers;
-pub use host::InstructionSet;
+pub use host::{InstructionSet, run_part};
 
 use crate::dtype::Dtype;
-use crate::error::Error;
+use crate::error::{Error, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
 use crate::view::{Rows, View};
@@ -86,9 +86,26 @@ pub struct MatrixForm {
     pub scale: f32,
     /// Whether a bias is added.
     pub has_bias: bool,
+    /// What is done to the sum and its bias before the scale.
+    pub norm: Option<NormForm>,
     /// Neighbours with the same number multiply the same rows, so a device may stack them.
     pub stack: usize,
 }
+
+/// Root mean square norm of each `width` neighbouring outputs of a row:
+/// x · weight[lane] / sqrt(mean(x²) + epsilon), the squares summed in order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormForm {
+    /// Outputs that are normed together, and elements of the norm's weight.
+    pub width: usize,
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// Whether the quotient is rounded to the form's dtype before the weight is multiplied.
+    pub rounds_first: bool,
+}
+
+/// Widest head that backends norm.
+pub const MOST_NORM_WIDTH: usize = 1024;
 
 /// What a device may do that changes bits. Of no effect where it would not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +116,7 @@ pub struct Numerics {
     pub batch_invariant: bool,
 }
 
-/// The matrices and biases that weights are made of: `matrices` of each layer in turn.
+/// The matrices, biases and norms that weights are made of: `matrices` of each layer in turn.
 pub struct Stock<'a> {
     /// What every layer holds.
     pub form: &'a Form,
@@ -113,7 +130,9 @@ pub struct Content<'a> {
     /// The matrix.
     pub weight: WeightSource<'a>,
     /// Its bias.
-    pub bias: BiasSource<'a>,
+    pub bias: VectorSource<'a>,
+    /// The weight of its norm.
+    pub norm: VectorSource<'a>,
 }
 
 /// Where a matrix comes from.
@@ -139,15 +158,15 @@ pub struct Borrowed {
     pub row_stride: i64,
 }
 
-/// Where a bias comes from.
+/// Where a bias comes from, or another vector that belongs to a matrix.
 #[derive(Clone, Copy, Default)]
-pub enum BiasSource<'a> {
+pub enum VectorSource<'a> {
     /// There is none.
     #[default]
     Absent,
     /// It is the one that was there before.
     Kept,
-    /// One element for each output; copied.
+    /// Its elements; copied.
     Copied(&'a [f32]),
 }
 
@@ -197,6 +216,22 @@ pub struct Output<'a> {
 }
 
 impl<'a> Job<'a> {
+    /// Refuses to add to results of a norm: what is there was normed without what is added.
+    pub fn ensure_addable(&self) -> Result<(), Error> {
+        for side in self.sides.iter().flatten() {
+            for output in side.outputs() {
+                ensure!(
+                    !output.view.accumulates() || self.form.matrices[output.matrix].norm.is_none(),
+                    InvalidArgument,
+                    "{}.accumulate is 1, and its heads are normed, so that a sum of results is no \
+                     result; use 0, or a spec whose norm is XQKV_NORM_NONE",
+                    output.name
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// The sides that are there.
     pub fn sides(&self) -> impl Iterator<Item = Side<'a>> {
         self.sides.into_iter().flatten()
@@ -269,6 +304,10 @@ pub struct Allocator {
 type Allocate = dyn Fn(usize, usize, usize) -> usize + Send + Sync;
 type Free = dyn Fn(usize, usize, usize) + Send + Sync;
 
+/// The engine's way to run something on its threads. Gets a count and a ticket, calls
+/// [`run_part`] with the ticket and each number below the count, and returns when all have ended.
+pub type ParallelFor = Box<dyn Fn(usize, usize) + Send + Sync>;
+
 /// Which backend to open.
 pub enum Choice {
     /// The host's threads; 0 threads is one for each CPU, no instruction set is the best there is.
@@ -277,6 +316,8 @@ pub enum Choice {
         thread_count: usize,
         /// The instruction set to use.
         instruction_set: Option<InstructionSet>,
+        /// The engine's threads, if they are to do the work.
+        parallel_for: Option<ParallelFor>,
     },
     /// One CUDA device.
     Cuda {
@@ -343,8 +384,8 @@ impl fmt::Display for Info {
 /// Opens the chosen backend.
 pub fn open(choice: Choice) -> Result<Arc<dyn Backend>, Error> {
     match choice {
-        Choice::Host { thread_count, instruction_set } => {
-            Ok(Arc::new(host::Host::open(thread_count, instruction_set)?))
+        Choice::Host { thread_count, instruction_set, parallel_for } => {
+            Ok(Arc::new(host::Host::open(thread_count, instruction_set, parallel_for)?))
         }
         Choice::Cuda { device, context, cublaslt, allocator, log } => {
             Ok(Arc::new(cuda::Cuda::open(device, context, cublaslt, allocator, log)?))

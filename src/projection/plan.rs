@@ -43,6 +43,7 @@ struct SideShape {
     most_rows: i64,
     row_stride: i64,
     dtype: i32,
+    has_list: bool,
     views: [Option<ViewShape>; 2],
 }
 
@@ -50,7 +51,11 @@ struct SideShape {
 struct ViewShape {
     name: &'static str,
     strides: Strides,
+    group_rows: i64,
     dtype: i32,
+    has_slots: bool,
+    has_layer_data: bool,
+    accumulates: bool,
 }
 
 impl CallShape {
@@ -116,6 +121,7 @@ impl SideShape {
         let name = self.name;
         ensure_equal(name, "row_stride", self.row_stride, rows.row_stride())?;
         ensure_equal(name, "dtype", self.dtype.into(), rows.dtype() as i64)?;
+        ensure_alike(name, "row_list", self.has_list, rows.list().is_some())?;
         ensure!(
             rows.count() <= self.most_rows,
             PlanMismatch,
@@ -129,23 +135,51 @@ impl SideShape {
 }
 
 impl ViewShape {
+    fn of(name: &'static str, view: &View<'_>, layer_count: i64) -> Self {
+        Self {
+            name,
+            strides: relevant_strides(view, layer_count),
+            group_rows: view.group_rows().unwrap_or(0),
+            dtype: view.dtype() as i32,
+            has_slots: view.slots().is_some(),
+            has_layer_data: !view.has_layer_stride(),
+            accumulates: view.accumulates(),
+        }
+    }
+
     fn ensure_fits(&self, view: &View<'_>, layer_count: i64) -> Result<(), Error> {
-        let strides = relevant_strides(view, layer_count);
-        let dtype = view.dtype() as i32;
-        if self.strides == strides && self.dtype == dtype {
+        let given = Self::of(self.name, view, layer_count);
+        if *self == given {
             return Ok(());
         }
+        let (strides, theirs) = (self.strides, given.strides);
         for (field, planned, given) in [
-            ("dtype", i64::from(self.dtype), i64::from(dtype)),
-            ("layer_stride", self.strides.layer, strides.layer),
-            ("row_stride", self.strides.row, strides.row),
-            ("head_stride", self.strides.head, strides.head),
-            ("width_stride", self.strides.width, strides.width),
+            ("dtype", i64::from(self.dtype), i64::from(given.dtype)),
+            ("layer_stride", strides.layer, theirs.layer),
+            ("group_rows", self.group_rows, given.group_rows),
+            ("group_stride", strides.group, theirs.group),
+            ("row_stride", strides.row, theirs.row),
+            ("head_stride", strides.head, theirs.head),
+            ("width_stride", strides.width, theirs.width),
+            ("accumulate", self.accumulates.into(), given.accumulates.into()),
         ] {
             ensure_equal(self.name, field, planned, given)?;
         }
-        Ok(())
+        ensure_alike(self.name, "slots", self.has_slots, given.has_slots)?;
+        ensure_alike(self.name, "layer_data", self.has_layer_data, given.has_layer_data)
     }
+}
+
+fn ensure_alike(name: &str, field: &str, planned: bool, given: bool) -> Result<(), Error> {
+    let with = |has: bool| if has { "with" } else { "without" };
+    ensure!(
+        planned == given,
+        PlanMismatch,
+        "the call is {} {name}.{field}, the plan was made {}; make a plan for this shape",
+        with(given),
+        with(planned)
+    );
+    Ok(())
 }
 
 fn ensure_equal(name: &str, field: &str, planned: i64, given: i64) -> Result<(), Error> {
@@ -163,16 +197,14 @@ fn side_shape(
     views: [Option<(&'static str, &View<'_>)>; 2],
     call: &Call<'_>,
 ) -> SideShape {
-    let view = |(name, view): (&'static str, &View<'_>)| ViewShape {
-        name,
-        strides: relevant_strides(view, call.layer_count),
-        dtype: view.dtype() as i32,
-    };
+    let view =
+        |(name, view): (&'static str, &View<'_>)| ViewShape::of(name, view, call.layer_count);
     SideShape {
         name,
         most_rows: rows.count(),
         row_stride: rows.row_stride(),
         dtype: rows.dtype() as i32,
+        has_list: rows.list().is_some(),
         views: views.map(|named| named.map(view)),
     }
 }
@@ -181,7 +213,9 @@ fn side_shape(
 /// none is used.
 fn relevant_strides(view: &View<'_>, layer_count: i64) -> Strides {
     let strides = view.strides();
-    let layer = if layer_count > 1 { strides.layer } else { 0 };
+    let has_layer_stride = layer_count > 1 && view.has_layer_stride();
+    let layer = if has_layer_stride { strides.layer } else { 0 };
+    let group = if view.group_rows().is_some() { strides.group } else { 0 };
     let head = if view.shape().heads > 1 { strides.head } else { 0 };
-    Strides { layer, head, ..strides }
+    Strides { layer, group, head, ..strides }
 }

@@ -9,7 +9,7 @@ use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
 use xqkv::stats::Counts;
 use xqkv::view::{Base, Rows, Shape, Strides, Target, View};
-use xqkv::weights::{Data, Extent, Kind, Source};
+use xqkv::weights::{Data, Extent, FusedOrder, Kind, Layout, Source};
 
 /// Numbers that are the same in every run.
 pub struct Random(u64);
@@ -79,7 +79,7 @@ pub fn host(
     thread_count: usize,
     instruction_set: Option<InstructionSet>,
 ) -> Option<Arc<dyn Backend>> {
-    backend::open(Choice::Host { thread_count, instruction_set }).ok()
+    backend::open(Choice::Host { thread_count, instruction_set, parallel_for: None }).ok()
 }
 
 /// A spec of one layer with as many key/value as query heads.
@@ -95,6 +95,7 @@ pub fn square(inner: i64, heads: i64, head_width: i64, weight_dtype: Dtype) -> S
         weight_dtype,
         bias: Parts { query: true, key: false, value: true },
         scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+        norm: None,
     }
 }
 
@@ -154,6 +155,8 @@ fn source(elements: &Elements, columns: i64) -> Source<'_> {
         rows: (elements.bytes.len() / elements.dtype.bytes()) as i64 / columns,
         columns,
         row_stride: columns,
+        layout: Layout::OutIn,
+        order: FusedOrder::Concatenated,
         extent: Extent::Whole,
         convert: false,
     }

@@ -2,8 +2,10 @@
 //! chooses. Everything is bytes of our own, so a plan holds nothing of the driver's.
 
 use super::cublaslt::{Algorithm, Candidate, CublasLt, Layout, Operation, Preference};
+use super::kernels::Kernels;
 use super::memory::Heap;
 use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
+use super::scratch::Scratch;
 use super::timing::Timer;
 use super::weights::DeviceWeights;
 use crate::backend::{Info, Job, PlanOptions, Side};
@@ -16,11 +18,14 @@ use std::sync::Arc;
 /// Everything that a forward needs beside addresses and rows.
 pub(super) struct DevicePlan {
     pub(super) sides: [Option<SidePlan>; 2],
+    pub(super) scratch: Scratch,
+    /// If any side takes them.
+    pub(super) kernels: Option<Kernels>,
 }
 
 /// One side's matmuls.
 pub(super) struct SidePlan {
-    shape: SideShape,
+    pub(super) shape: SideShape,
     pub(super) matmuls: Vec<Prepared>,
 }
 
@@ -93,11 +98,28 @@ impl DevicePlan {
     }
 }
 
+impl SidePlan {
+    fn takes_kernels(&self) -> bool {
+        self.shape.has_list || self.matmuls.iter().any(|prepared| prepared.matmul.is_staged)
+    }
+}
+
 fn mismatch(what: &str) -> Error {
     Error::new(Status::PlanMismatch, format!("{what} was not planned; make a plan for this call"))
 }
 
 impl Planner<'_> {
+    /// What the sides take beside their matmuls.
+    pub(super) fn joined(
+        &self,
+        job: &Job<'_>,
+        sides: [Option<SidePlan>; 2],
+    ) -> Result<DevicePlan, Error> {
+        let takes_kernels = sides.iter().flatten().any(SidePlan::takes_kernels);
+        let kernels = takes_kernels.then(|| self.heap.context.kernels()).transpose()?;
+        Ok(DevicePlan { scratch: Scratch::of(job, &sides)?, sides, kernels })
+    }
+
     /// Plans one side for at most the rows it has.
     pub(super) fn side(
         &self,

@@ -1,36 +1,42 @@
 //! The host backend: weights packed once, multiplied on a small pool of threads.
 
+mod engine;
 mod gemm;
 mod indices;
 mod kernel;
+mod norm;
 mod pack;
+mod place;
 mod pool;
 mod rounding;
 mod rows;
 mod store;
+mod threads;
 
+pub use engine::run_part;
 pub use kernel::InstructionSet;
 
 use super::{
-    Backend, BiasSource, Content, Info, Job, MatrixForm, Memory, Plan, PlanOptions, Stock,
-    WeightSource, Weights,
+    Backend, Content, Info, Job, MatrixForm, Memory, ParallelFor, Plan, PlanOptions, Stock,
+    VectorSource, WeightSource, Weights,
 };
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
+use norm::Norm;
 use pack::PackedMatrix;
-use pool::Pool;
 use std::sync::Arc;
+use threads::Threads;
 
 /// Some threads and the instructions they use.
 pub(super) struct Host {
-    pool: Pool,
+    threads: Threads,
     instruction_set: InstructionSet,
     /// Says nothing, since nothing of a call is slow.
     plan: Plan,
 }
 
-/// Matrices and biases, layer by layer as the stock has them; versions share what they keep.
+/// Matrices and vectors, layer by layer as the stock has them; versions share what they keep.
 struct Packed {
     matrix_count: usize,
     slots: Vec<Slot>,
@@ -40,13 +46,25 @@ struct Packed {
 struct Slot {
     matrix: Option<Arc<PackedMatrix>>,
     bias: Option<Arc<[f32]>>,
+    /// The norm's weight.
+    norm: Option<Arc<[f32]>>,
+}
+
+impl Slot {
+    fn norm(&self, form: &MatrixForm, dtype: Dtype) -> Result<Option<Norm<'_>>, Error> {
+        let Some(norm) = &form.norm else { return Ok(None) };
+        let weight = self.norm.as_deref().ok_or_else(no_weights)?;
+        Ok(Some(Norm::new(norm, dtype, weight)))
+    }
 }
 
 impl Host {
-    /// Starts the threads. No instruction set stands for the best there is.
+    /// Starts the threads, unless the engine lends its own. No instruction set stands for the best
+    /// there is.
     pub(super) fn open(
         thread_count: usize,
         instruction_set: Option<InstructionSet>,
+        parallel_for: Option<ParallelFor>,
     ) -> Result<Self, Error> {
         let instruction_set = instruction_set.unwrap_or(InstructionSet::best());
         ensure!(
@@ -55,18 +73,14 @@ impl Host {
             "this CPU does not have {instruction_set:?}; the best it has is {:?}",
             InstructionSet::best()
         );
-        let thread_count = match thread_count {
-            0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(1024)),
-            given => given,
-        };
         let plan = Plan { minimum_bytes: 0, workspace_bytes: 0, inner: Arc::new(()) };
-        Ok(Self { pool: Pool::start(thread_count)?, instruction_set, plan })
+        Ok(Self { threads: Threads::start(thread_count, parallel_for)?, instruction_set, plan })
     }
 }
 
 impl Backend for Host {
     fn info(&self) -> Info {
-        let thread_count = self.pool.thread_count();
+        let thread_count = self.threads.count();
         Info::Host { thread_count, instruction_set: self.instruction_set }
     }
 
@@ -113,17 +127,22 @@ impl Backend for Host {
         {
             for output in side.outputs() {
                 let place = (job.layer + at) * packed.matrix_count + output.matrix;
-                let Slot { matrix, bias } = &packed.slots[place];
-                let matrix = matrix.as_deref().ok_or_else(no_weights)?;
+                let slot = &packed.slots[place];
+                let matrix = slot.matrix.as_deref().ok_or_else(no_weights)?;
                 let form = &job.form.matrices[output.matrix];
-                let bias = bias.as_deref().filter(|_| form.has_bias);
-                let product =
-                    gemm::Product { rows: side.rows, bias, scale: form.scale, output, at };
+                let product = gemm::Product {
+                    rows: side.rows,
+                    bias: slot.bias.as_deref().filter(|_| form.has_bias),
+                    norm: slot.norm(form, job.form.dtype)?,
+                    scale: form.scale,
+                    output,
+                    at,
+                };
                 gemms.push(gemm::Gemm::new(&product, matrix, self.instruction_set));
             }
         }
         // SAFETY: passed on.
-        Ok(unsafe { gemm::run(&self.pool, &gemms) })
+        unsafe { gemm::run(&self.threads, &gemms) }
     }
 
     fn ensure_memory(&self, memory: Memory, _: usize, name: &str) -> Result<(), Error> {
@@ -164,12 +183,16 @@ fn slot(content: &Content<'_>, form: &MatrixForm, dtype: Dtype, kept: Slot) -> R
             return Err(Error::new(Status::NotSupported, message));
         }
     };
-    let bias = match content.bias {
-        BiasSource::Absent => None,
-        BiasSource::Kept => kept.bias,
-        BiasSource::Copied(elements) => Some(elements.into()),
-    };
-    Ok(Slot { matrix, bias })
+    let (bias, norm) = (vector(content.bias, kept.bias), vector(content.norm, kept.norm));
+    Ok(Slot { matrix, bias, norm })
+}
+
+fn vector(source: VectorSource<'_>, kept: Option<Arc<[f32]>>) -> Option<Arc<[f32]>> {
+    match source {
+        VectorSource::Absent => None,
+        VectorSource::Kept => kept,
+        VectorSource::Copied(elements) => Some(elements.into()),
+    }
 }
 
 /// What a load takes for one place.
@@ -178,9 +201,9 @@ fn copied_bytes(content: &Content<'_>, form: &MatrixForm, dtype: Dtype) -> usize
         WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype).unwrap_or(usize::MAX),
         _ => 0,
     };
-    let bias = match content.bias {
-        BiasSource::Copied(elements) => size_of_val(elements),
-        _ => 0,
-    };
-    matrix.saturating_add(bias)
+    let vectors = [content.bias, content.norm].into_iter().map(|vector| match vector {
+        VectorSource::Copied(elements) => size_of_val(elements),
+        VectorSource::Absent | VectorSource::Kept => 0,
+    });
+    matrix.saturating_add(vectors.sum())
 }

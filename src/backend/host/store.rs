@@ -2,7 +2,9 @@
 
 use super::gemm::Product;
 use super::kernel::{LANES, Sums};
+use super::norm::Norm;
 use crate::dtype::{Element, with_element};
+use std::ops::Range;
 
 /// Where and how the outputs of one product are written.
 #[derive(Clone, Copy)]
@@ -12,6 +14,7 @@ pub(super) struct Store<'a> {
     lane_bytes: usize,
     head_width: usize,
     bias: Option<&'a [f32]>,
+    norm: Option<Norm<'a>>,
     scale: f32,
     write_row: WriteRow,
 }
@@ -24,10 +27,9 @@ pub(super) struct Store<'a> {
 type WriteRow = unsafe fn(values: &[f32], offsets: &[usize], row: *mut u8);
 
 /// The outputs of one panel: which columns they are, and where each lies in a row.
-pub(super) struct Columns<'a> {
+pub(super) struct Columns {
     offsets: [usize; LANES],
-    bias: Option<&'a [f32]>,
-    count: usize,
+    outputs: Range<usize>,
 }
 
 impl<'a> Store<'a> {
@@ -43,6 +45,7 @@ impl<'a> Store<'a> {
             lane_bytes: bytes(strides.width),
             head_width: view.shape().width as usize,
             bias: product.bias,
+            norm: product.norm,
             scale: product.scale,
             write_row: match view.accumulates() {
                 false => with_element!(view.dtype(), E => write_row::<E, false>),
@@ -51,30 +54,48 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The columns from `first` on.
-    pub(super) fn columns(&self, first: usize, count: usize) -> Columns<'a> {
+    /// Whether heads are taken whole.
+    pub(super) fn has_norm(&self) -> bool {
+        self.norm.is_some()
+    }
+
+    /// What a norm multiplies a head by, whose panels these are.
+    pub(super) fn factor<'b>(&self, head: impl Iterator<Item = (Range<usize>, &'b Sums)>) -> f32 {
+        let biased = |(outputs, sums): (Range<usize>, &'b Sums)| {
+            outputs.zip(sums).map(|(output, sum)| self.biased(*sum, output))
+        };
+        self.norm.map_or(1.0, |norm| norm.factor(head.flat_map(biased)))
+    }
+
+    /// The columns of some outputs.
+    pub(super) fn columns(&self, outputs: Range<usize>) -> Columns {
         let mut offsets = [0; LANES];
-        for (lane, offset) in offsets.iter_mut().enumerate().take(count) {
-            let (head, width) =
-                ((first + lane) / self.head_width, (first + lane) % self.head_width);
+        for (output, offset) in outputs.clone().zip(&mut offsets) {
+            let (head, width) = (output / self.head_width, output % self.head_width);
             *offset = head * self.head_bytes + width * self.lane_bytes;
         }
-        Columns { offsets, bias: self.bias.map(|bias| &bias[first..first + count]), count }
+        Columns { offsets, outputs }
     }
 
     /// Writes one panel of a row whose place is so many bytes behind the base.
     ///
     /// # Safety
     /// The view has that row and those columns, and they can be written.
-    pub(super) unsafe fn write(&self, place: usize, columns: &Columns<'_>, sums: &Sums) {
+    pub(super) unsafe fn write(&self, place: usize, columns: &Columns, factor: f32, sums: &Sums) {
         let mut values = *sums;
-        for (lane, value) in values.iter_mut().enumerate().take(columns.count) {
-            let biased = columns.bias.map_or(*value, |bias| *value + bias[lane]);
-            *value = self.scale * biased;
+        for (value, output) in values.iter_mut().zip(columns.outputs.clone()) {
+            let biased = self.biased(*value, output);
+            let normed = self.norm.map_or(biased, |norm| norm.apply(biased, factor, output));
+            *value = self.scale * normed;
         }
-        let (values, offsets) = (&values[..columns.count], &columns.offsets[..columns.count]);
+        let count = columns.outputs.len();
+        let (values, offsets) = (&values[..count], &columns.offsets[..count]);
         // SAFETY: the view was checked to span this row and these columns.
         unsafe { (self.write_row)(values, offsets, self.base.add(place)) }
+    }
+
+    fn biased(&self, sum: f32, output: usize) -> f32 {
+        self.bias.map_or(sum, |bias| sum + bias[output])
     }
 }
 
