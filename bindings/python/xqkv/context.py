@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import Any
 
 from ._abi import (
     xqkv_backend,
@@ -100,7 +101,7 @@ class Context(Handle):
         return int(self._info().cublaslt_version)
 
 
-def _callback(parallel_for: ParallelFor) -> ctypes._CFuncPtr:
+def _callback(parallel_for: ParallelFor) -> Any:
     def run(count: int, task: Callable[[int, int | None], None], task_user: int | None, _: int | None) -> None:
         parallel_for(count, lambda index: task(index, task_user))
 
