@@ -223,6 +223,11 @@ enum xqkv_status
    */
   XQKV_STATUS_DEVICE_FAILED = 601,
   /**
+   * A callback of the engine's did not do what it must; the message says what. Effect: outputs
+   * undefined.
+   */
+  XQKV_STATUS_CALLBACK_FAILED = 602,
+  /**
    * The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
    * outputs of the call undefined.
    */
@@ -409,8 +414,8 @@ enum xqkv_norm
    */
   XQKV_NORM_NONE = 0,
   /**
-   * Root mean square norm over each head, with a weight of head_width elements. Not in this
-   * version: XQKV_STATUS_NOT_SUPPORTED.
+   * Root mean square norm over each head, with a weight of head_width elements for Q and one for
+   * K: rms(x)[lane] = x[lane] / sqrt(mean(x^2) + norm_epsilon) * weight[lane].
    */
   XQKV_NORM_RMS = 1,
 };
@@ -629,7 +634,7 @@ enum xqkv_kind
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The matrix, [outputs, inputs].
+   * The matrix, [outputs, inputs] or as its layout says.
    */
   XQKV_KIND_WEIGHT = 1,
   /**
@@ -637,8 +642,8 @@ enum xqkv_kind
    */
   XQKV_KIND_BIAS = 2,
   /**
-   * The weight of a head's norm, [head_width]. Not in this version:
-   * XQKV_STATUS_NOT_SUPPORTED.
+   * The weight of the norm of each head of Q or of K, [head_width]. All heads share it, so it is
+   * whole on every rank.
    */
   XQKV_KIND_NORM = 3,
 };
@@ -765,7 +770,7 @@ typedef struct xqkv_checkpoint {
   uint32_t struct_size;
   /**
    * 1 converts weights of another dtype than the spec's, with one rounding to nearest even; 0
-   * refuses them. Biases are kept in f32 and always converted, which is exact.
+   * refuses them. Biases and norms are kept in f32 and always converted, which is exact.
    */
   int32_t convert;
   /**
@@ -776,7 +781,8 @@ typedef struct xqkv_checkpoint {
    * For a model of another family, its tensors' names, with places for {layer} (numbered from 0
    * as in xqkv_spec), {part} and {kind} ("weight" or "bias"), such as
    * "decoder.{layer}.xattn.{part}.{kind}". config.json is not read then, and the spec is the
-   * caller's. NULL goes by the family.
+   * caller's; a norm's weights have no names, and are put by xqkv_update_put. NULL goes by the
+   * family.
    */
   const char *tensor_pattern;
   /**
@@ -801,7 +807,8 @@ typedef struct xqkv_checkpoint {
  *     key   = key_scale   * (encoder · Wk^T + bk)
  *     value = value_scale * (encoder · Wv^T + bv)
  *
- * with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+ * where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head
+ * for itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
  * encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
  */
 typedef struct xqkv_spec {
@@ -871,7 +878,7 @@ typedef struct xqkv_spec {
    */
   int32_t norm;
   /**
-   * Added to the mean square before its root is taken.
+   * Added to the mean square before its root is taken. Above 0 with a norm, 0 without.
    */
   float norm_epsilon;
   /**
@@ -924,13 +931,26 @@ typedef void *(*xqkv_allocate_callback)(int64_t bytes, int64_t alignment, void *
 typedef void (*xqkv_free_callback)(void *memory, int64_t bytes, void *stream, void *user);
 
 /**
- * One piece of a job that xqkv_parallel_for_callback runs.
+ * One piece of a job that xqkv_parallel_for_callback runs. Never unwinds, takes no lock and waits
+ * for nothing; less than 32 KiB of stack are enough.
  */
 typedef void (*xqkv_task)(int64_t index, void *task_user);
 
 /**
- * Runs `task(index, task_user)` once for each index from 0 to count - 1, on threads of the
- * engine's, and returns when all are done. `user` is the pointer given beside the callback.
+ * Runs `task(index, task_user)` exactly once for each index from 0 to count - 1, on any threads in
+ * any order, and returns when all have returned. `user` is the pointer given beside the callback.
+ *
+ * `count` is at least 2 and at most the context's thread_count. The tasks share the work out among
+ * themselves: one that comes late finds less to do or nothing, so they may be run by fewer threads,
+ * or one after the other. Results do not depend on it, bit for bit.
+ *
+ * The thread that calls a forward calls it, so several may at the same time. They may be threads
+ * of the pool itself if it can run a job from inside a task. A forward with little work runs on
+ * its caller's thread without it. It must not unwind, and must not wait for another forward.
+ *
+ * A task that is skipped, repeated, given another index or still running when this returns makes
+ * the forward answer XQKV_STATUS_CALLBACK_FAILED. A task may never be called after its forward
+ * returned; one that is finds nothing to do and touches neither the outputs nor the projection.
  */
 typedef void (*xqkv_parallel_for_callback)(int64_t count,
                                            xqkv_task task,
@@ -956,7 +976,9 @@ typedef struct xqkv_context_options {
   int32_t device;
   /**
    * Host: threads that work on one call, the caller's included. 1 starts no thread at all;
-   * 0 is one for each CPU that the process may use. At most 1024.
+   * 0 is one for each CPU that the process may use. At most 1024. With `parallel_for`, how many
+   * threads the engine's pool has, which is how many tasks a call is offered as; 1 never calls
+   * it.
    */
   int32_t thread_count;
   /**
@@ -989,8 +1011,8 @@ typedef struct xqkv_context_options {
    */
   void *allocator_user;
   /**
-   * Host: runs the work on the engine's threads instead of the library's. Not in this version:
-   * must be NULL.
+   * Host: brings the engine's threads to the work of a forward; the context then starts none.
+   * NULL for the library's own. CUDA: must be NULL.
    */
   xqkv_parallel_for_callback parallel_for;
   /**
@@ -1399,8 +1421,9 @@ typedef struct xqkv_shard {
    */
   int64_t value_columns;
   /**
-   * Bytes of this rank's weights in the spec's dtype and of its biases in f32, all layers,
-   * before the padding of a backend (the host pads each matrix to a multiple of 32 rows).
+   * Bytes of this rank's weights in the spec's dtype, and of its biases and norms in f32, all
+   * layers, before the padding of a backend (the host pads each matrix to a multiple of 32
+   * rows).
    */
   int64_t weight_bytes;
 } xqkv_shard;
@@ -1440,8 +1463,8 @@ typedef struct xqkv_stats {
 } xqkv_stats;
 
 /**
- * A weight or a bias in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
- * alignment, since it may lie in a mapped file.
+ * A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs
+ * no alignment, since it may lie in a mapped file.
  */
 typedef struct xqkv_tensor {
   /**
@@ -1457,11 +1480,11 @@ typedef struct xqkv_tensor {
    */
   const void *data;
   /**
-   * Output features, whatever the layout. A bias has one element for each.
+   * Output features, whatever the layout. A bias has one element for each. Of a norm head_width.
    */
   int64_t rows;
   /**
-   * Input features, whatever the layout. A bias has 1, or 0 for the same.
+   * Input features, whatever the layout. Biases and norms have 1, or 0 for the same.
    */
   int64_t columns;
   /**
@@ -1475,11 +1498,11 @@ typedef struct xqkv_tensor {
   int32_t extent;
   /**
    * 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
-   * refuses it. A bias is kept in f32 and always converted, which is exact.
+   * refuses it. Biases and norms are kept in f32 and always converted, which is exact.
    */
   int32_t convert;
   /**
-   * An xqkv_layout. A bias has none, and it is not looked at.
+   * An xqkv_layout. Biases and norms have none, and it is not looked at.
    */
   int32_t layout;
   /**
@@ -1784,7 +1807,8 @@ xqkv_status xqkv_projection_get_weights_version(const struct xqkv_projection *pr
  * Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
  * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
- * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED.
+ * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED,
+ * CALLBACK_FAILED.
  */
 xqkv_status xqkv_projection_forward(const struct xqkv_projection *projection,
                                     const struct xqkv_forward *forward,
@@ -1828,7 +1852,7 @@ xqkv_status xqkv_spec_cut(const struct xqkv_spec *spec,
 
 /**
  * Fills in a spec from a checkpoint's config.json and the dtype of its tensors: sizes, heads,
- * biases and layers, with scales of 1 and no norm. `spec` must have been initialised, and is
+ * biases, norm and layers, with scales of 1. `spec` must have been initialised, and is
  * written only on success. Reads the headers of the checkpoint's files, no weights. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, MISALIGNED,
@@ -1883,10 +1907,10 @@ xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
  * a weight has `rows` outputs and `columns` inputs, a bias as many outputs, which are heads times
  * head width of the part, of the uncut layer or of this rank as `tensor->extent` says; a fused
  * part has the sum of its parts' outputs. How they lie is `tensor->layout` and, of a fused part,
- * `tensor->fused_order`. Any thread.
+ * `tensor->fused_order`. A norm has head_width `rows`, whatever the extent. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
- * INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
+ * INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have), SIZE_OVERFLOW,
  * INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
  * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
  */
@@ -1902,7 +1926,7 @@ xqkv_status xqkv_update_put(struct xqkv_update *update,
  * needs it answers NOT_READY from then on. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ENUM,
- * INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, NOT_SUPPORTED, HANDLE_POISONED.
+ * INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, HANDLE_POISONED.
  */
 xqkv_status xqkv_update_clear(struct xqkv_update *update,
                               int64_t layer,
@@ -1912,8 +1936,9 @@ xqkv_status xqkv_update_clear(struct xqkv_update *update,
 
 /**
  * Puts all of this rank's layers from a checkpoint into the update, reading this rank's bytes
- * and the files' headers only. The checkpoint must have each weight and bias that the spec has,
- * in the spec's shape, and no bias that the spec lacks. Any thread.
+ * and the files' headers only. The checkpoint must have each weight, bias and norm that the spec
+ * has, in the spec's shape, and no bias that the spec lacks. A norm that the spec lacks is left to
+ * the caller. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
@@ -1927,8 +1952,8 @@ xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
 /**
  * Tells how many bytes a commit of the update as it is would take from the backend's memory: on
  * CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
- * host the packed matrices and biases that are new. Weights that are borrowed take none. Takes
- * nothing. Any thread.
+ * host the packed matrices, biases and norms that are new. Weights that are borrowed take none.
+ * Takes nothing. Any thread.
  *
  * Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
  */

@@ -130,6 +130,7 @@ impl Projection {
         }
         let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
         let job = self.job(call, weights);
+        job.ensure_addable()?;
         // SAFETY: passed on; the call was checked, and all it needs is loaded.
         let run = |plan| unsafe { self.backend.run(plan, &job) };
         let (counts, plans_made) = match (plan, self.backend.standing_plan()) {
@@ -151,7 +152,9 @@ impl Projection {
         call.ensure_disjoint()?;
         let version = self.current.read();
         let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
-        self.make_plan(call, &self.job(call, weights), options)
+        let job = self.job(call, weights);
+        job.ensure_addable()?;
+        self.make_plan(call, &job, options)
     }
 
     /// An update that changes nothing yet.

@@ -93,7 +93,7 @@ pub struct Spec {
 pub struct Norm {
     /// Added to the mean square before its root is taken.
     pub epsilon: f32,
-    /// Whether the quotient is rounded to the weights' dtype before the norm's weight is multiplied.
+    /// Whether the quotient is rounded to the weights' dtype before it meets the norm's weight.
     pub rounds_first: bool,
 }
 

@@ -17,7 +17,7 @@ use xqkv::capi::context::*;
 use xqkv::capi::error::xqkv_error;
 use xqkv::capi::forward::{xqkv_forward, xqkv_forward_init};
 use xqkv::capi::projection::*;
-use xqkv::capi::spec::{xqkv_spec, xqkv_spec_init};
+use xqkv::capi::spec::{Norm, xqkv_spec, xqkv_spec_init};
 use xqkv::capi::stats::{xqkv_stats, xqkv_stats_init};
 use xqkv::capi::tensor::*;
 use xqkv::capi::update::*;
@@ -65,6 +65,9 @@ impl Case<'_> {
         }
         spec.query_bias = i32::from(row.is_query() && row.bias[0]);
         [spec.key_bias, spec.value_bias] = row.bias.map(|has| i32::from(has && !row.is_query()));
+        if row.but == "normed" {
+            (spec.norm, spec.norm_epsilon) = (Norm::Rms as i32, 1.0);
+        }
         spec.value_scale = if row.scales_differ { 2.0 } else { 1.0 };
         spec
     }
@@ -92,6 +95,10 @@ impl Case<'_> {
                     weight.ownership = Ownership::Borrow as i32;
                 }
                 put(update, layer, part, KindChoice::Weight, &weight);
+                if self.row.but == "normed" && number == 0 {
+                    let norm = tensor(zeros.as_ptr() as usize, Dtype::F32, 8, 1);
+                    put(update, layer, part, KindChoice::Norm, &norm);
+                }
                 if self.row.bias[number] {
                     let bias = tensor(zeros.as_ptr() as usize, Dtype::F32, outputs, 1);
                     put(update, layer, part, KindChoice::Bias, &bias);

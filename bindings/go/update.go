@@ -20,7 +20,7 @@ const (
 // Kind is what a tensor is to its part.
 type Kind int32
 
-// The kinds; norms are not in this version.
+// The kinds; a norm is of query or of key, and has HeadWidth rows.
 const (
 	KindWeight Kind = C.XQKV_KIND_WEIGHT
 	KindBias   Kind = C.XQKV_KIND_BIAS

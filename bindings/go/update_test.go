@@ -90,12 +90,13 @@ func TestAReportListsWhatTheCheckpointHas(t *testing.T) {
 	spec := must(xqkv.ReadSpec(checkpoint))
 	report := must(checkpoint.Report(spec))
 	same(t, "family and counts", []any{report.Family, len(report.Used), len(report.Missing)},
-		[]any{"mllama", 6, 0})
+		[]any{"mllama", 10, 0})
 	same(t, "numbers", []int{report.Used[5].Layer, report.Used[5].CheckpointLayer}, []int{1, 3})
+	same(t, "norm", []string{report.Used[1].Part, report.Used[1].Kind}, []string{"query", "norm"})
 	same(t, "shape", report.Used[0].Shape, report.Used[0].NeededShape)
 	spec.HeadWidth = 32
 	report = must(checkpoint.Report(spec))
-	same(t, "misshaped", []int{len(report.Used), len(report.Misshaped)}, []int{2, 4})
+	same(t, "misshaped", []int{len(report.Used), len(report.Misshaped)}, []int{2, 8})
 	same(t, "needed", report.Misshaped[0].NeededShape, []int{256, 512})
 	if len(report.Unused) == 0 {
 		t.Error("the output projections are unused")

@@ -6,6 +6,7 @@ use super::error::xqkv_error;
 use super::plain::{self, Plain, flag};
 use super::projection::{read_options, xqkv_projection_options};
 use super::shard::xqkv_shard;
+use crate::backend::MOST_NORM_WIDTH;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure, named_enum};
 use crate::shard::Shard;
@@ -35,8 +36,8 @@ named_enum!(Norm {
 ///     key   = key_scale   * (encoder · Wk^T + bk)
 ///     value = value_scale * (encoder · Wv^T + bv)
 ///
-/// where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head for
-/// itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+/// where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head
+/// for itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
 /// encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -192,7 +193,15 @@ impl xqkv_spec {
     fn norm(&self) -> Result<Option<spec::Norm>, Error> {
         let rounds_first = flag(self.norm_rounds_first, "norm_rounds_first")?;
         match Norm::from_integer(self.norm, "norm")? {
-            Norm::Rms => Ok(Some(spec::Norm { epsilon: self.norm_epsilon, rounds_first })),
+            Norm::Rms => {
+                ensure!(
+                    self.head_width <= MOST_NORM_WIDTH as i64,
+                    NotSupported,
+                    "head_width is {} with a norm; heads of at most {MOST_NORM_WIDTH} are normed",
+                    self.head_width
+                );
+                Ok(Some(spec::Norm { epsilon: self.norm_epsilon, rounds_first }))
+            }
             Norm::None => {
                 ensure!(
                     self.norm_epsilon == 0.0 && !rounds_first,

@@ -125,8 +125,8 @@ named_enum!(Ownership {
     Borrow => c"XQKV_OWNERSHIP_BORROW",
 });
 
-/// A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
-/// alignment, since it may lie in a mapped file.
+/// A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs
+/// no alignment, since it may lie in a mapped file.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct xqkv_tensor {

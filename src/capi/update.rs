@@ -51,7 +51,7 @@ named_enum!(PartChoice {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KindChoice {
-    /// The matrix, [outputs, inputs].
+    /// The matrix, [outputs, inputs] or as its layout says.
     Weight = 1,
     /// The bias, [outputs].
     Bias = 2,
@@ -167,8 +167,9 @@ pub unsafe extern "C" fn xqkv_update_clear(
 }
 
 /// Puts all of this rank's layers from a checkpoint into the update, reading this rank's bytes
-/// and the files' headers only. The checkpoint must have each weight and bias that the spec has,
-/// in the spec's shape, and no bias that the spec lacks. Any thread.
+/// and the files' headers only. The checkpoint must have each weight, bias and norm that the spec
+/// has, in the spec's shape, and no bias that the spec lacks. A norm that the spec lacks is left to
+/// the caller. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
@@ -196,8 +197,8 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
 
 /// Tells how many bytes a commit of the update as it is would take from the backend's memory: on
 /// CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
-/// host the packed matrices, biases and norms that are new. Weights that are borrowed take none. Takes
-/// nothing. Any thread.
+/// host the packed matrices, biases and norms that are new. Weights that are borrowed take none.
+/// Takes nothing. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
 #[unsafe(no_mangle)]

@@ -36,7 +36,7 @@ pub enum Kind {
 
 impl Kind {
     /// In the order in which a layer's tensors are listed.
-    pub const ALL: [Kind; 3] = [Kind::Weight, Kind::Bias, Kind::Norm];
+    pub(crate) const ALL: [Kind; 3] = [Kind::Weight, Kind::Bias, Kind::Norm];
 
     /// Whether a spec has it of a part.
     pub fn is_in(self, spec: &Spec, part: Part) -> bool {
@@ -166,25 +166,18 @@ impl Update {
                 return Ok(Change::Borrow(Borrowed { address, row_stride }));
             }
         };
-        let rows: i64 = runs.iter().map(|run| run.count).sum();
-        let elements = (rows * source.columns) as usize;
         match kind {
-            Kind::Weight => {
-                let (from, to) = (source.dtype, self.spec.weight_dtype);
-                let mut packed = with_room(elements * to.bytes())?;
-                let take = |piece: &[u8]| convert::append_packed(piece, from, to, &mut packed);
-                source.each_piece(data, runs, take)?;
-                Ok(Change::Weight(packed))
-            }
-            Kind::Bias | Kind::Norm => {
-                let mut widened = with_room(elements)?;
-                let take = |piece: &[u8]| {
-                    convert::append_widened(piece, source.dtype, &mut widened);
-                };
-                source.each_piece(data, runs, take)?;
-                Ok(Change::Vector(widened))
-            }
+            Kind::Weight => self.packed(source, data, runs).map(Change::Weight),
+            Kind::Bias | Kind::Norm => widened(source, data, runs).map(Change::Vector),
         }
+    }
+
+    fn packed(&self, source: &Source<'_>, data: &[u8], runs: &[Range]) -> Result<Vec<u8>, Error> {
+        let (from, to) = (source.dtype, self.spec.weight_dtype);
+        let mut packed = with_room(source.elements(runs) * to.bytes())?;
+        let take = |piece: &[u8]| convert::append_packed(piece, from, to, &mut packed);
+        source.each_piece(data, runs, take)?;
+        Ok(packed)
     }
 
     fn ensure_free(&self, layer: i64, parts: &[Part], kind: Kind) -> Result<(), Error> {
@@ -342,4 +335,11 @@ fn ensure_whole_rows(rows: &Rows<'_>, source: &Source<'_>) -> Result<(), Error> 
         );
     }
     Ok(())
+}
+
+fn widened(source: &Source<'_>, data: &[u8], runs: &[Range]) -> Result<Vec<f32>, Error> {
+    let mut widened = with_room(source.elements(runs))?;
+    let take = |piece: &[u8]| convert::append_widened(piece, source.dtype, &mut widened);
+    source.each_piece(data, runs, take)?;
+    Ok(widened)
 }

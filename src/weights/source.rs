@@ -84,6 +84,12 @@ impl Source<'_> {
         (row * self.row_stride) as usize * self.dtype.bytes()
     }
 
+    /// How many elements these rows have.
+    pub(super) fn elements(&self, runs: &[Range]) -> usize {
+        let rows: i64 = runs.iter().map(|run| run.count).sum();
+        (rows * self.columns) as usize
+    }
+
     /// Hands over the elements of these rows of data that is copied, some whole rows at a time.
     pub(super) fn each_piece(
         &self,

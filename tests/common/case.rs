@@ -79,7 +79,7 @@ pub fn host(
     thread_count: usize,
     instruction_set: Option<InstructionSet>,
 ) -> Option<Arc<dyn Backend>> {
-    backend::open(Choice::Host { thread_count, instruction_set }).ok()
+    backend::open(Choice::Host { thread_count, instruction_set, parallel_for: None }).ok()
 }
 
 /// A spec of one layer with as many key/value as query heads.
@@ -95,6 +95,7 @@ pub fn square(inner: i64, heads: i64, head_width: i64, weight_dtype: Dtype) -> S
         weight_dtype,
         bias: Parts { query: true, key: false, value: true },
         scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+        norm: None,
     }
 }
 

@@ -17,8 +17,8 @@ def test_statuses_are_exceptions_with_their_message():
     with pytest.raises(xqkv.InvalidArgument, match="head_width is 0") as caught:
         spec(head_width=0).check()
     assert caught.value.status == xqkv.Status.INVALID_ARGUMENT and caught.value.effect.name == "NONE"
-    with pytest.raises(xqkv.NotSupported):
-        spec(norm=1).check()
+    with pytest.raises(xqkv.InvalidArgument, match="norm_epsilon is 0"):
+        spec(norm=xqkv.Norm.RMS).check()
     with pytest.raises(xqkv.CheckpointError, match="config.json"):
         xqkv.Spec.read(xqkv.Checkpoint("/nonexistent"))
     with pytest.raises(TypeError, match="no hidden_size"):
@@ -93,6 +93,19 @@ def test_weights_that_lie_across_or_together_per_head_project_alike():
                     result = projection.forward(decoder=rows, encoder=rows)
                     for found, part in zip((result.query, result.key, result.value), (query, key, value)):
                         assert np.array_equal(found.reshape(4, 2), part[own].T)
+
+
+def test_a_norm_has_a_weight_of_its_own():
+    normed = spec(norm=xqkv.Norm.RMS, norm_epsilon=1e-5)
+    with xqkv.Context(thread_count=1) as context, xqkv.Projection(context, normed) as projection:
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, np.eye(4, dtype=np.float32))
+            with pytest.raises(xqkv.InvalidArgument, match="value has no norm"):
+                update.put(0, xqkv.Part.VALUE, np.ones(2, np.float32), kind=xqkv.Kind.NORM)
+        with pytest.raises(xqkv.NotReady, match="query norm of layer 0"):
+            projection.forward(decoder=np.zeros((1, 4), np.float32))
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, np.ones(2, np.float32), kind=xqkv.Kind.NORM)
 
 
 def test_threads_project_side_by_side():

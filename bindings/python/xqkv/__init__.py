@@ -12,6 +12,7 @@ from ._abi import (
     xqkv_instruction_set as InstructionSet,
     xqkv_kind as Kind,
     xqkv_layout as Layout,
+    xqkv_norm as Norm,
     xqkv_part as Part,
     xqkv_projection_flag as ProjectionFlag,
     xqkv_status as Status,
@@ -27,6 +28,6 @@ from .update import Update
 
 __all__ = [
     "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "FusedOrder", "InstructionSet",
-    "InvalidArgument", "Kind", "Layout", "NotReady", "NotSupported", "Part", "Plan", "Projection", "ProjectionFlag",
-    "Result", "Shard", "Spec", "Split", "Status", "Update", "XqkvError", "handle_count", "version",
+    "InvalidArgument", "Kind", "Layout", "Norm", "NotReady", "NotSupported", "Part", "Plan", "Projection",
+    "ProjectionFlag", "Result", "Shard", "Spec", "Split", "Status", "Update", "XqkvError", "handle_count", "version",
 ]

@@ -46,6 +46,7 @@ class xqkv_status(enum.IntEnum):
     CHECKPOINT_MISSING_TENSOR = 505
     CHECKPOINT_MISMATCH = 506
     DEVICE_FAILED = 601
+    CALLBACK_FAILED = 602
     PANIC = 901
 
 

@@ -2,6 +2,9 @@
 //! a norm or to places that are not one stride apart. `kernels/xqkv.cu` says how, and is compiled
 //! to the text beside it by `cargo xtask kernels`.
 
+#[cfg(test)]
+mod tests;
+
 use super::driver::{Driver, Handle};
 use crate::error::Error;
 use std::ffi::{CStr, c_uint, c_void};

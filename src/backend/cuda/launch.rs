@@ -154,11 +154,14 @@ impl<'a> Launch<'a> {
     unsafe fn store(&self, side: &Side<'_>, start: &Start, staged: usize) -> Result<(), Error> {
         let Some(output) = &side.outputs[start.part] else { return Ok(()) };
         let (view, shape, strides) = (output.view, output.view.shape(), output.view.strides());
+        let form = &self.job.form.matrices[output.matrix];
+        let norm = self.weights.norm(self.job.layer + start.layer, output.matrix, form);
+        let rounds_first = form.norm.is_some_and(|norm| norm.rounds_first);
         let call = Store {
             staged: staged as u64,
             destination: view.address(start.layer) as u64,
             slots: view.slots().map_or(0, |slots| slots.address() as u64),
-            norm_weight: 0,
+            norm_weight: norm.unwrap_or(0) as u64,
             rows: shape.rows,
             slot_count: view.slots().map_or(0, Indices::bound),
             heads: shape.heads,
@@ -168,10 +171,11 @@ impl<'a> Launch<'a> {
             width_stride: strides.width,
             group_rows: view.group_rows().unwrap_or(0),
             group_stride: strides.group,
-            scale: 1.0,
-            epsilon: 0.0,
+            // Without a norm the matmul has scaled already.
+            scale: if form.norm.is_some() { form.scale } else { 1.0 },
+            epsilon: form.norm.map_or(0.0, |norm| norm.epsilon),
             dtype: view.dtype() as i32,
-            round_dtype: 0,
+            round_dtype: if rounds_first { self.job.form.dtype as i32 } else { 0 },
             accumulate: view.accumulates().into(),
         };
         // SAFETY: passed on; what is staged is as large as the view's rows.

@@ -141,7 +141,6 @@ impl Backend for Cuda {
     }
 
     fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error> {
-        job.ensure_no_norm()?;
         let weights = on_device(job.weights)?;
         let _entered = self.context().enter()?;
         let planner = Planner { heap: &self.heap, options, weights };

@@ -51,7 +51,7 @@ fn part_shape(
         strides: stepped_strides(view),
         has_layer_stride: view.has_layer_stride() || job.layer_count == 1,
         is_scattered: is_scattered(view),
-        has_norm: false,
+        has_norm: matrix.norm.is_some(),
         accumulates: view.accumulates(),
         dtype: view.dtype(),
         has_bias: matrix.has_bias,

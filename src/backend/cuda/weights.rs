@@ -6,13 +6,14 @@
 //! stack 0: layer 0 | layer 1 | ..    each [outputs of its matrices, inputs]
 //! stack 1: layer 0 | layer 1 | ..
 //! biases of stack 0 and 1, in each dtype that outputs may have: layer 0 | layer 1 | ..
+//! norms' weights, matrix by matrix, in f32: layer 0 | layer 1 | ..
 //! ```
 //!
 //! A commit always makes a new block and copies on the device what it keeps, so that the layers
 //! stay at one stride whatever was changed.
 
 use super::memory::{ALIGNMENT, Block, Heap};
-use crate::backend::{Borrowed, Content, Form, Stock, VectorSource, WeightSource};
+use crate::backend::{Borrowed, Content, Form, MatrixForm, Stock, VectorSource, WeightSource};
 use crate::dtype::{Dtype, Element, with_element};
 use crate::error::{Error, Status};
 use std::ffi::c_void;
@@ -27,7 +28,6 @@ pub(super) struct DeviceWeights {
     places: Vec<Option<Borrowed>>,
     is_ours: Vec<bool>,
     biases: Vec<Option<Arc<[f32]>>>,
-    /// The norms' weights, in host memory.
     norms: Vec<Option<Arc<[f32]>>>,
 }
 
@@ -37,6 +37,8 @@ struct Layout {
     stacks: Vec<Stack>,
     /// For each stack, in each dtype of outputs.
     biases: Vec<BiasStack>,
+    /// For each matrix, where its norms' weights begin; None if it has none.
+    norms: Vec<Option<usize>>,
     bytes: usize,
 }
 
@@ -116,6 +118,7 @@ impl Layout {
             output_dtypes(form.dtype)
                 .try_for_each(|dtype| layout.add_biases(form, stack, dtype))?;
         }
+        form.matrices.iter().try_for_each(|matrix| layout.add_norm(form, matrix))?;
         Some(layout)
     }
 
@@ -152,6 +155,15 @@ impl Layout {
             let bytes = layer_stride.checked_mul(dtype.bytes())?.checked_mul(form.layer_count)?;
             self.bytes = self.bytes.checked_add(bytes)?;
         }
+        Some(())
+    }
+
+    fn add_norm(&mut self, form: &Form, matrix: &MatrixForm) -> Option<()> {
+        let norm = matrix.norm.filter(|_| matrix.outputs > 0);
+        self.norms.push(norm.map(|_| self.bytes));
+        let width = norm.map_or(0, |norm| norm.width);
+        let bytes = width.checked_mul(Dtype::F32.bytes())?.checked_mul(form.layer_count)?;
+        self.bytes = self.bytes.checked_add(bytes.checked_next_multiple_of(ALIGNMENT)?)?;
         Some(())
     }
 
@@ -224,7 +236,8 @@ impl DeviceWeights {
                 WeightSource::Absent | WeightSource::Borrowed(_) => {}
             }
         }
-        let images = self.bias_images(stock.form);
+        let images = self.bias_images(stock.form).into_iter().chain(self.norm_images(stock.form));
+        let images: Vec<_> = images.collect();
         for (offset, image) in &images {
             copy_in(heap, base + offset, image)?;
         }
@@ -249,12 +262,28 @@ impl DeviceWeights {
         self.layout.biases.iter().map(image).collect()
     }
 
+    /// The norms' weights of each matrix, and where each image goes.
+    fn norm_images(&self, form: &Form) -> Vec<(usize, Vec<u8>)> {
+        let count = form.matrices.len();
+        let image = |(matrix, begin): (usize, &Option<usize>)| {
+            let weights = (0..form.layer_count).filter_map(|layer| {
+                let norm = form.matrices[matrix].norm?;
+                let weight = self.norms[layer * count + matrix].as_deref();
+                Some(weight.map_or_else(|| vec![0.0; norm.width], <[f32]>::to_vec))
+            });
+            Some(((*begin)?, weights.flatten().flat_map(f32::to_ne_bytes).collect()))
+        };
+        self.layout.norms.iter().enumerate().filter_map(image).collect()
+    }
+
     fn place_biases(&self, form: &Form, stack: &BiasStack, layer: usize, elements: &mut [f32]) {
         for (number, matrix) in form.matrices.iter().enumerate() {
             let bias = self.biases[layer * form.matrices.len() + number].as_deref();
             let is_here = matrix.stack == stack.stack && matrix.has_bias;
+            // A norm comes between the bias and the scale.
+            let scale = if matrix.norm.is_some() { 1.0 } else { matrix.scale };
             for (at, element) in bias.filter(|_| is_here).unwrap_or_default().iter().enumerate() {
-                elements[stack.offsets[number] + at] = matrix.scale * element;
+                elements[stack.offsets[number] + at] = scale * element;
             }
         }
     }
@@ -277,6 +306,13 @@ impl DeviceWeights {
         let base = self.block.as_ref().map_or(0, Block::address);
         found
             .map(|bias| Bias { address: base + bias.begin, layer_stride: bias.layer_stride as i64 })
+    }
+
+    /// Where the weight of a layer's norm lies, if its matrix, of this form, has one.
+    pub(super) fn norm(&self, layer: usize, matrix: usize, form: &MatrixForm) -> Option<usize> {
+        let (norm, begin) = (form.norm?, self.layout.norms[matrix]?);
+        let base = self.block.as_ref().map_or(0, Block::address);
+        Some(base + begin + layer * norm.width * Dtype::F32.bytes())
     }
 }
 

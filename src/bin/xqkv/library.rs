@@ -9,12 +9,15 @@ use xqkv::capi::checkpoint::{xqkv_checkpoint, xqkv_checkpoint_init, xqkv_checkpo
 use xqkv::capi::context::*;
 use xqkv::capi::error::xqkv_error;
 use xqkv::capi::forward::{xqkv_forward, xqkv_forward_init};
+use xqkv::capi::plan::*;
 use xqkv::capi::projection::*;
 use xqkv::capi::shard::{xqkv_shard, xqkv_shard_init};
 use xqkv::capi::spec::{xqkv_spec, xqkv_spec_init, xqkv_spec_read_checkpoint};
 use xqkv::capi::stats::{xqkv_stats, xqkv_stats_init};
 use xqkv::capi::status::xqkv_status_name;
+use xqkv::capi::tensor::{xqkv_tensor, xqkv_tensor_init};
 use xqkv::capi::update::*;
+use xqkv::dtype::Dtype;
 use xqkv::error::Status;
 
 pub use crate::tensors::Outcome;
@@ -156,6 +159,7 @@ impl Projection {
         spec: &xqkv_spec,
         options: &xqkv_projection_options,
         checkpoint: &Checkpoint,
+        norms: &[NormWeight],
     ) -> Outcome<Self> {
         let mut handle = null_mut();
         // SAFETY: live handles and initialised structs.
@@ -163,12 +167,12 @@ impl Projection {
             xqkv_projection_create(context.0, spec, options, &mut handle, error)
         })?;
         let projection = Self(handle);
-        projection.fill(checkpoint)?;
+        projection.fill(checkpoint, norms)?;
         Ok(projection)
     }
 
-    /// Loads the weights in one update.
-    fn fill(&self, checkpoint: &Checkpoint) -> Outcome<()> {
+    /// Loads the weights in one update, and these norms' beside the checkpoint's.
+    fn fill(&self, checkpoint: &Checkpoint, norms: &[NormWeight]) -> Outcome<()> {
         let mut update = null_mut();
         // SAFETY: a live handle and a place for the update.
         checked(|error| unsafe { xqkv_update_begin(self.0, &mut update, error) })?;
@@ -176,7 +180,8 @@ impl Projection {
             // SAFETY: a live handle and an initialised struct.
             unsafe { xqkv_update_read_checkpoint(update, &checkpoint.plain, error) }
         });
-        let committed = read.and_then(|()| {
+        let put = read.and_then(|()| norms.iter().try_for_each(|norm| norm.put(update)));
+        let committed = put.and_then(|()| {
             // SAFETY: a live handle.
             checked(|error| unsafe { xqkv_update_commit(update, null_mut(), error) })
         });
@@ -193,15 +198,25 @@ impl Projection {
         Ok(shard)
     }
 
-    /// Runs one call and gives the multiply-adds it executed.
+    /// A plan for calls like this one, whose addresses are multiples of `alignment`.
+    pub fn plan(&self, example: &xqkv_forward, alignment: usize) -> Outcome<Plan> {
+        let mut options = initialised!(xqkv_plan_options, xqkv_plan_options_init);
+        options.alignment_bytes = alignment as i64;
+        let mut plan = null_mut();
+        // SAFETY: a live handle, initialised structs and a place for the handle.
+        checked(|error| unsafe { xqkv_plan_create(self.0, example, &options, &mut plan, error) })?;
+        Ok(Plan(plan))
+    }
+
+    /// Runs one call and tells what it did.
     ///
     /// # Safety
     /// The call describes memory truly.
-    pub unsafe fn forward(&self, call: &xqkv_forward) -> Outcome<i64> {
+    pub unsafe fn forward(&self, call: &xqkv_forward) -> Outcome<xqkv_stats> {
         let mut stats = initialised!(xqkv_stats, xqkv_stats_init);
         // SAFETY: passed on.
         checked(|error| unsafe { xqkv_projection_forward(self.0, call, &mut stats, error) })?;
-        Ok(stats.multiply_adds)
+        Ok(stats)
     }
 }
 
@@ -209,6 +224,51 @@ impl Drop for Projection {
     fn drop(&mut self) {
         // SAFETY: this object's own handle.
         unsafe { xqkv_projection_destroy(self.0, null_mut()) };
+    }
+}
+
+/// Weights of the norm of Q (part 0) or K (part 1), one for each lane of a head.
+pub struct NormWeight {
+    pub layer: i64,
+    pub part: usize,
+    pub elements: Vec<f32>,
+}
+
+impl NormWeight {
+    fn put(&self, update: *mut xqkv_update) -> Outcome<()> {
+        let mut tensor = initialised!(xqkv_tensor, xqkv_tensor_init);
+        tensor.dtype = Dtype::F32 as i32;
+        tensor.data = self.elements.as_ptr().cast();
+        tensor.rows = self.elements.len() as i64;
+        tensor.convert = 1;
+        let part = [PartChoice::Query, PartChoice::Key][self.part] as i32;
+        let kind = KindChoice::Norm as i32;
+        // SAFETY: a live handle, and a tensor as long as it says.
+        checked(|error| unsafe { xqkv_update_put(update, self.layer, part, kind, &tensor, error) })
+    }
+}
+
+/// A plan, by which calls run that point to it.
+pub struct Plan(*mut xqkv_plan);
+
+impl Plan {
+    pub fn handle(&self) -> *const xqkv_plan {
+        self.0
+    }
+
+    /// Bytes that each call must be lent.
+    pub fn workspace_bytes(&self) -> Outcome<usize> {
+        let mut workspace = initialised!(xqkv_workspace, xqkv_workspace_init);
+        // SAFETY: a live handle and an initialised struct.
+        checked(|error| unsafe { xqkv_plan_get_workspace(self.0, &mut workspace, error) })?;
+        Ok(workspace.minimum_bytes as usize)
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: this object's own handle.
+        unsafe { xqkv_plan_destroy(self.0, null_mut()) };
     }
 }
 

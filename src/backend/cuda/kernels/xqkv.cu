@@ -94,8 +94,8 @@ __device__ unsigned short f16_from(float value) {
     if (magnitude > 0x7F800000) {
         return sign | 0x7E00 | ((magnitude >> 13) & 0x1FF);
     }
-    // From here on the nearest even is infinity: 65520.
-    if (magnitude >= 0x477FF000) {
+    // 65536. What is rounded up to it below becomes infinity by the carry.
+    if (magnitude >= 0x47800000) {
         return sign | 0x7C00;
     }
     // Below 2^-14: the sum with a half has the unit of the smallest f16.

@@ -87,7 +87,7 @@ impl Kind {
             },
             has_layer_stride: self.but != "layers apart",
             is_scattered: matches!(self.but, "slots" | "groups"),
-            has_norm: false,
+            has_norm: self.but == "normed" && number == 0,
             accumulates: self.but == "added",
             dtype: if is_wide { Dtype::F32 } else { Dtype::Bf16 },
             has_bias: self.bias[number],
