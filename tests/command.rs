@@ -176,14 +176,15 @@ fn scales_are_of_the_calls_and_not_of_the_models_results() {
 }
 
 #[test]
-fn heads_are_normed_or_it_is_told_that_they_cannot_be() {
+fn heads_of_every_family_are_normed_in_every_layout() {
     for (folder, ..) in CHECKPOINTS {
-        for rounds in [&["--norm"][..], &["--norm", "--norm-rounds-first"]] {
-            let arguments = [&["verify", folder, "--ranks", "3", "--scale"][..], rounds].concat();
-            let output = xqkv(&arguments);
-            let message = String::from_utf8_lossy(&output.stderr);
-            let is_told = message.contains("XQKV_STATUS_NOT_SUPPORTED: norm is XQKV_NORM_RMS");
-            assert!(output.status.success() || is_told, "{output:?}");
+        for norm in ["--norm=once", "--norm=first"] {
+            for out in ["f32", "bf16"] {
+                let arguments = [folder, "--ranks", "3", "--layout", "all", norm, "--scale"];
+                let more = ["--layers-at-once", "--row-list", "--out-dtype", out];
+                let verdict = verified(&[&arguments[..], &more].concat());
+                assert_eq!(verdict["pass"], true, "{folder} {norm} {out}: {verdict}");
+            }
         }
     }
 }

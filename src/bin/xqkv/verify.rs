@@ -13,7 +13,7 @@ mod report;
 mod rows;
 mod tally;
 
-use crate::library::{Checkpoint, Context, Outcome, Projection, balanced, whole};
+use crate::library::{Checkpoint, Context, Outcome, Projection, Update, balanced, whole};
 use crate::memory::{Device, Memory};
 use crate::tensors::Archive;
 use calls::Plain;
@@ -119,14 +119,15 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
     let directory = &arguments.directory;
     let checkpoint = Checkpoint::new(directory)?;
     let mut spec = checkpoint.spec()?;
-    arguments.choices.apply(&mut spec);
     let found = &checkpoint.report(&spec)?;
+    arguments.choices.apply(&mut spec);
     let (spec, finishes) = (&spec, &Finishes::new(directory, found, &spec)?);
     let (context, memory) = match arguments.backend {
         Backend::Host => (Context::new(arguments.threads)?, Memory::Host),
         Backend::Cuda => (Context::on_cuda()?, Memory::Cuda(Device::open()?)),
     };
-    let ranks = &arguments.load_ranks(&context, spec, &checkpoint, finishes)?;
+    let fill = |update: &Update| finishes.fill(update, &checkpoint, directory, found);
+    let ranks = &arguments.load_ranks(&context, spec, fill)?;
     let io = arguments.io.clone().unwrap_or_else(|| directory.join("io.safetensors"));
     let source = Source { directory, io: &Archive::open(&io)?, found, spec, finishes };
     let setting = Setting {
@@ -149,16 +150,12 @@ impl Arguments {
         &self,
         context: &Context,
         spec: &xqkv_spec,
-        checkpoint: &Checkpoint,
-        finishes: &Finishes,
+        fill: impl Fn(&Update) -> Outcome<()>,
     ) -> Outcome<Vec<Rank>> {
-        let splits = splits(self, spec)?.into_iter().enumerate();
-        let norms = &finishes.made_up;
         let load = |(number, options)| {
-            let projection = Projection::load(context, spec, &options, checkpoint, norms)?;
-            Rank::new(number, projection)
+            Rank::new(number, Projection::load(context, spec, &options, &fill)?)
         };
-        splits.map(load).collect()
+        splits(self, spec)?.into_iter().enumerate().map(load).collect()
     }
 
     /// Runs the plain calls of every layer, then the layouts'.
