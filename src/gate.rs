@@ -3,7 +3,10 @@
 //! empties it. Nobody waits for anybody.
 //!
 //! ```text
-//! generation 32 | shut 1 | users 31
+//! generation 32 | shut 1 | full 1 | users 30
+//!                  1        0        0        empty; may be filled
+//!                  0        1        any      open
+//!                  1        1        any      shut; its last user empties it
 //! ```
 
 use std::sync::atomic::{
@@ -19,7 +22,8 @@ pub struct Gate(AtomicU64);
 pub const GENERATION: u64 = !0 << 32;
 
 const SHUT: u64 = 1 << 31;
-const USERS: u64 = SHUT - 1;
+const FULL: u64 = 1 << 30;
+const USERS: u64 = FULL - 1;
 const STEP: u64 = 1 << 32;
 
 impl Gate {
@@ -33,9 +37,14 @@ impl Gate {
         self.0.load(Acquire) & GENERATION
     }
 
+    /// Whether whoever emptied the place is done.
+    pub fn is_empty(&self) -> bool {
+        self.0.load(Acquire) & FULL == 0
+    }
+
     /// Lets users in; for whoever has just filled the empty place.
     pub fn open(&self) {
-        self.0.store(self.0.load(Relaxed) & GENERATION, Release);
+        self.0.store(self.0.load(Relaxed) & GENERATION | FULL, Release);
     }
 
     /// Counts a user in, unless the place is shut.
@@ -45,7 +54,7 @@ impl Gate {
 
     /// Counts a user in, unless the place is shut or the generation is over.
     pub fn enter_generation(&self, generation: u64) -> bool {
-        self.enter_if(|state| is_open(state, generation))
+        self.enter_if(|state| state & (GENERATION | SHUT) == generation)
     }
 
     /// Counts a user out, and tells whether it is the one to empty the place.
@@ -54,11 +63,11 @@ impl Gate {
         self.0.fetch_sub(1, AcqRel) & (SHUT | USERS) == SHUT | 1
     }
 
-    /// Shuts the place; None if that was done before. Users stay until they leave.
+    /// Shuts the place, and tells whether it was open. For a user, who is inside, so that one of
+    /// them is the last to leave.
     #[must_use]
-    pub fn shut(&self, generation: u64) -> Option<()> {
-        let shut = |state: u64| is_open(state, generation).then_some(state | SHUT);
-        self.0.fetch_update(AcqRel, Acquire, shut).ok().map(|_| ())
+    pub fn shut(&self) -> bool {
+        self.0.fetch_or(SHUT, AcqRel) & SHUT == 0
     }
 
     /// Moves a place that was emptied to its next generation; from here on it may be filled.
@@ -73,10 +82,6 @@ impl Gate {
     }
 }
 
-fn is_open(state: u64, generation: u64) -> bool {
-    state & (GENERATION | SHUT) == generation
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,24 +89,33 @@ mod tests {
     #[test]
     fn a_shut_gate_lets_nobody_in_and_its_last_user_empties() {
         let gate = Gate::new(STEP);
-        assert!(!gate.enter());
+        assert!(gate.is_empty() && !gate.enter());
         gate.open();
         assert!(gate.enter() && gate.enter_generation(STEP));
-        assert_eq!((gate.shut(STEP), gate.shut(STEP)), (Some(()), None));
+        assert!(gate.shut() && !gate.shut());
         assert!(!gate.enter() && !gate.enter_generation(STEP));
         assert!(!gate.leave() && gate.leave());
+        assert!(!gate.is_empty());
+        gate.emptied();
+        assert!(gate.is_empty());
     }
 
     #[test]
     fn a_generation_that_is_over_stays_shut() {
         let gate = Gate::new(GENERATION);
         gate.open();
-        assert!(gate.enter() && !gate.leave());
-        assert_eq!(gate.shut(GENERATION), Some(()));
+        assert!(gate.enter() && gate.shut() && gate.leave());
         gate.emptied();
         assert_eq!(gate.generation(), STEP, "0 is no generation");
         gate.open();
         assert!(!gate.enter_generation(GENERATION) && gate.enter_generation(STEP));
-        assert_eq!(gate.shut(GENERATION), None);
+    }
+
+    #[test]
+    fn users_may_come_and_go_while_the_gate_is_open() {
+        let gate = Gate::new(STEP);
+        gate.open();
+        assert!(gate.enter() && !gate.leave());
+        assert!(gate.enter() && !gate.leave());
     }
 }

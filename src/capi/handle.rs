@@ -146,8 +146,9 @@ pub(super) fn remove<T: Opaque>(handle: *mut T) -> Result<(), Error> {
     }
     // Borrowed first, so that a handle whose kind was forged cannot remove another's object.
     let borrowed = borrow(handle.cast_const())?;
-    let shut = borrowed.slot.gate.shut(handle as u64 & GENERATION);
-    shut.ok_or_else(dead::<T>)?;
+    if !borrowed.slot.gate.shut() {
+        return Err(dead::<T>());
+    }
     LIVE.fetch_sub(1, Ordering::Relaxed);
     Ok(())
 }
