@@ -132,16 +132,14 @@ impl Projection {
         let job = self.job(call, weights);
         // SAFETY: passed on; the call was checked, and all it needs is loaded.
         let run = |plan| unsafe { self.backend.run(plan, &job) };
-        let (counts, plans_made) = match (plan, self.backend.standing_plan()) {
-            (Some(plan), _) => {
-                self.ensure_suits(plan, call, &job)?;
-                (run(&plan.device)?, 0)
-            }
-            (None, Some(plan)) => (run(plan)?, 0),
-            (None, None) => {
-                let (plan, plans_made) = self.find_or_make_plan(call, &job)?;
-                (run(&plan.device)?, plans_made)
-            }
+        let (counts, plans_made) = if let Some(plan) = plan {
+            self.ensure_suits(plan, call, &job)?;
+            (run(&plan.device)?, 0)
+        } else if let Some(plan) = self.backend.standing_plan() {
+            (run(plan)?, 0)
+        } else {
+            let (plan, plans_made) = self.find_or_make_plan(call, &job)?;
+            (run(&plan.device)?, plans_made)
         };
         Ok(Done { counts, weights_version: version.number, plans_made })
     }

@@ -261,8 +261,9 @@ pub unsafe extern "C" fn xqkv_projection_forward(
 ) -> Status {
     boundary::forward(error, |place| {
         let held: &Held = place.insert(handle::borrow(projection)?);
-        // SAFETY: NULL or a struct that begins with its size.
-        let forward = unsafe { plain::read(forward, "forward") }?;
+        // SAFETY: NULL or a struct that begins with its size, which is the caller's to keep as it is
+        // until the call returns.
+        let forward = unsafe { plain::borrow(forward, "forward") }?;
         if !stats.is_null() {
             // SAFETY: not NULL, and begins with its size.
             unsafe { plain::check(stats, "stats") }?;

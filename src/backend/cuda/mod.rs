@@ -133,16 +133,13 @@ impl Backend for Cuda {
         let plan_sides = || Ok([plan_side(first)?, plan_side(second)?]);
         let sides = self.context().beside_captures(plan_sides)?;
         let workspace_bytes = planner.workspace_limit(job);
-        Ok(Plan { workspace_bytes, inner: Arc::new(DevicePlan { sides }) })
+        let arrangement = weights.arrangement();
+        Ok(Plan { workspace_bytes, inner: Arc::new(DevicePlan { sides, arrangement }) })
     }
 
     fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error> {
         let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
-        for (number, side) in job.sides.iter().enumerate() {
-            if let Some(side) = side {
-                plan.ensure_suits(number, &side_shape(job, side, weights)?)?;
-            }
-        }
+        (0..job.sides.len()).try_for_each(|number| plan.ensure_suits(number, job, weights))?;
         ensure!(
             job.lane.workspace.is_multiple_of(ALIGNMENT),
             Misaligned,

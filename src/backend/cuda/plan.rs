@@ -4,8 +4,9 @@
 use super::cublaslt::{Algorithm, Candidate, CublasLt, Layout, Operation, Preference};
 use super::memory::Heap;
 use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
+use super::shape::{has_shape, relation, side_shape};
 use super::timing::Timer;
-use super::weights::DeviceWeights;
+use super::weights::{Arrangement, DeviceWeights};
 use crate::backend::{Info, Job, PlanOptions, Side};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 /// Everything that a forward needs beside addresses and rows.
 pub(super) struct DevicePlan {
     pub(super) sides: [Option<SidePlan>; 2],
+    /// How the weights lay, if they were all ours.
+    pub(super) arrangement: Option<Arrangement>,
 }
 
 /// One side's matmuls.
@@ -24,14 +27,16 @@ pub(super) struct SidePlan {
     pub(super) matmuls: Vec<Prepared>,
 }
 
-/// One matmul with its descriptors; columns of B and D, a pair's distance and the bias's address
-/// are set on copies of them for each call.
+/// One matmul with its descriptors; columns of B and D and a pair's distance where they are not
+/// these, and the bias's address are set on copies of them for each call.
 pub(super) struct Prepared {
     pub(super) matmul: Matmul,
     pub(super) operation: Operation,
     pub(super) weights: Layout,
     pub(super) rows: Layout,
     pub(super) view: Layout,
+    /// What the layouts have as their columns.
+    pub(super) most_rows: usize,
     /// The most rows that each serves, ascending.
     buckets: Vec<Bucket>,
 }
@@ -68,28 +73,53 @@ pub(super) struct Planner<'a> {
 
 impl DevicePlan {
     /// Refuses a job whose weights or views lie otherwise than the plan's.
-    pub(super) fn ensure_suits(&self, number: usize, given: &SideShape) -> Result<(), Error> {
-        let planned = self.sides[number].as_ref().ok_or_else(|| mismatch("the side"))?;
+    pub(super) fn ensure_suits(
+        &self,
+        number: usize,
+        job: &Job<'_>,
+        weights: &DeviceWeights,
+    ) -> Result<(), Error> {
+        let (Some(side), planned) = (&job.sides[number], self.sides[number].as_ref()) else {
+            return Ok(());
+        };
+        let planned = planned.ok_or_else(|| mismatch("the side"))?;
+        let given = relation(side);
         ensure!(
-            given.same_layout(&planned.shape),
+            self.lies_alike(planned, job, side, weights)?,
             PlanMismatch,
             "the weights lie otherwise than when the plan was made, since others were borrowed; \
              make the plan anew"
         );
         let suits = |prepared: &Prepared| match prepared.matmul.needs {
             Needs::Nothing => true,
-            Needs::Behind => matches!(given.relation, Relation::Behind(_)),
-            Needs::Exactly(relation) => relation == given.relation,
+            Needs::Behind => matches!(given, Relation::Behind(_)),
+            Needs::Exactly(relation) => relation == given,
         };
         ensure!(
             planned.matmuls.iter().all(suits),
             PlanMismatch,
             "key and value lie otherwise to each other ({:?}) than when the plan was made ({:?}); \
              make a plan for this",
-            given.relation,
+            given,
             planned.shape.relation
         );
         Ok(())
+    }
+
+    /// Whether all but addresses is as planned. Weights that are all ours and arranged in the same
+    /// way lie alike in every layer, so only the views are looked at.
+    fn lies_alike(
+        &self,
+        planned: &SidePlan,
+        job: &Job<'_>,
+        side: &Side<'_>,
+        weights: &DeviceWeights,
+    ) -> Result<bool, Error> {
+        let is_arranged = self.arrangement.as_ref().is_some_and(|known| weights.has(known));
+        if is_arranged && has_shape(job, side, &planned.shape) {
+            return Ok(true);
+        }
+        Ok(side_shape(job, side, weights)?.same_layout(&planned.shape))
     }
 }
 
@@ -138,6 +168,7 @@ impl Planner<'_> {
             weights: weight_layout(cublaslt, &matmul, job.form.dtype, shape.inputs)?,
             rows: row_layout(cublaslt, &matmul, job.form.dtype, shape, rows)?,
             view: view_layout(cublaslt, &matmul, rows)?,
+            most_rows: rows,
             buckets: Vec::new(),
             matmul,
         };

@@ -37,9 +37,8 @@ fn part_shape(
     output: &Output<'_>,
     weights: &DeviceWeights,
 ) -> Result<PartShape, Error> {
-    ensure_dtypes(job, side, output)?;
+    ensure_possible(job, side, output)?;
     let (view, matrix) = (output.view, &job.form.matrices[output.matrix]);
-    ensure_run(output)?;
     let bias = weights.bias(matrix.stack, view.dtype());
     let before = job.form.matrices[..output.matrix].iter();
     let bias_offset =
@@ -58,6 +57,29 @@ fn part_shape(
         weight_layer_stride: layer_stride,
         weight_alignment: alignment,
     })
+}
+
+/// Whether a side's shape is this one, as far as its rows and views tell.
+pub(super) fn has_shape(job: &Job<'_>, side: &Side<'_>, shape: &SideShape) -> bool {
+    let is_alike = |(output, part): (&Option<Output<'_>>, &Option<PartShape>)| {
+        let (Some(output), Some(part)) = (output, part) else {
+            return output.is_none() && part.is_none();
+        };
+        let view = output.view;
+        ensure_possible(job, side, output).is_ok()
+            && (part.heads, part.width)
+                == (view.shape().heads as usize, view.shape().width as usize)
+            && part.strides == stepped_strides(view)
+            && part.dtype == view.dtype()
+    };
+    (shape.row_stride, shape.layers) == (side.rows.row_stride(), job.layer_count)
+        && side.outputs.iter().zip(&shape.parts).all(is_alike)
+}
+
+/// Refuses rows and results that no matmul has.
+fn ensure_possible(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<(), Error> {
+    ensure_dtypes(job, side, output)?;
+    ensure_run(output)
 }
 
 fn stepped_strides(view: &View) -> Strides {
@@ -150,8 +172,9 @@ fn are_stacked(job: &Job<'_>, side: &Side<'_>, weights: &DeviceWeights) -> Resul
     Ok(true)
 }
 
-fn relation(side: &Side<'_>) -> Relation {
-    let [Some(first), Some(second)] = side.outputs else {
+/// How a side's views lie to each other.
+pub(super) fn relation(side: &Side<'_>) -> Relation {
+    let [Some(first), Some(second)] = &side.outputs else {
         return Relation::Apart;
     };
     let (from, to) = (first.view.address(), second.view.address());
