@@ -14,6 +14,7 @@ pub struct Rows {
 
 impl Rows {
     /// `count` rows of `width` elements; a stride of 0 is packed.
+    #[inline(always)]
     pub fn new(
         name: &str,
         address: usize,
@@ -97,6 +98,7 @@ pub struct View {
 
 impl View {
     /// A view of this shape; strides that nest, an aligned address, a span that can be counted.
+    #[inline(always)]
     pub fn new(
         name: &str,
         address: usize,
@@ -180,6 +182,7 @@ pub struct Footprint {
 }
 
 impl Footprint {
+    #[inline(always)]
     fn new(
         name: &str,
         address: usize,
@@ -249,7 +252,30 @@ fn disjoint_modulo(first: &Footprint, second: &Footprint, gap: usize, period: i6
 }
 
 /// Elements from the first to behind the last; each stride must be at least the extent inside it.
+#[inline(always)]
 fn nested_extent(name: &str, axes: &[Axis; 4], names: [&str; 4]) -> Result<i64, Error> {
+    match extent_as_given(axes) {
+        Some(extent) => Ok(extent),
+        None => nested_extent_in_order(name, axes, names),
+    }
+}
+
+/// The same for axes that nest as they are given, the last one innermost, which is the order of
+/// most views: their strides ascend then, so it is also the order that sorting finds.
+#[inline(always)]
+fn extent_as_given(axes: &[Axis; 4]) -> Option<i64> {
+    let mut inside: i64 = 1;
+    for axis in axes.iter().rev().filter(|axis| axis.extent > 1) {
+        if axis.stride < inside {
+            return None;
+        }
+        inside = axis.reach()?.checked_add(inside)?;
+    }
+    Some(inside)
+}
+
+#[cold]
+fn nested_extent_in_order(name: &str, axes: &[Axis; 4], names: [&str; 4]) -> Result<i64, Error> {
     let mut inside: i64 = 1;
     for at in by_stride(axes).into_iter().filter(|&at| axes[at].extent > 1) {
         let axis = &axes[at];
@@ -267,7 +293,8 @@ fn nested_extent(name: &str, axes: &[Axis; 4], names: [&str; 4]) -> Result<i64, 
 }
 
 /// The axes from the smallest stride to the largest. Written out, since a forward does this for
-/// each of its views, and a general sort takes longer than the rest of the checks.
+/// each of its views that lies otherwise than as given, and a general sort takes longer than the
+/// rest of the checks.
 fn by_stride(axes: &[Axis; 4]) -> [usize; 4] {
     let mut order = [0, 1, 2, 3];
     for (left, right) in [(0, 1), (2, 3), (0, 2), (1, 3), (1, 2)] {

@@ -77,6 +77,7 @@ pub unsafe extern "C" fn xqkv_forward_init(forward: *mut xqkv_forward, size: usi
 
 impl xqkv_forward {
     /// The checked call. Here, once, a NULL encoder becomes None.
+    #[inline(always)]
     pub(super) fn resolve(&self, projection: &Projection) -> Result<Call, Error> {
         self.ensure_lane(projection.backend().info())?;
         let spec = projection.spec();
@@ -96,6 +97,7 @@ impl xqkv_forward {
         if self.layer_count == 0 { 1 } else { self.layer_count }
     }
 
+    #[inline(always)]
     fn decoder_side(
         &self,
         projection: &Projection,
@@ -108,6 +110,7 @@ impl xqkv_forward {
         Ok(Some(DecoderSide { rows, query }))
     }
 
+    #[inline(always)]
     fn encoder_side(
         &self,
         projection: &Projection,
@@ -121,6 +124,7 @@ impl xqkv_forward {
         Ok(Some(EncoderSide { rows, key, value }))
     }
 
+    #[inline(always)]
     fn view(&self, projection: &Projection, part: Part, rows: i64) -> Result<View, Error> {
         let view = match part {
             Part::Query => &self.query,

@@ -269,10 +269,12 @@ pub unsafe extern "C" fn xqkv_projection_forward(
             unsafe { plain::check(stats, "stats") }?;
         }
         let plan = borrow_plan(forward.plan)?;
-        let call = forward.resolve(&held.projection)?;
+        // Used where it lies, since moving it takes as long as half of its checks.
+        let call = forward.resolve(&held.projection);
+        let call = call.as_ref().map_err(Error::clone)?;
         // SAFETY: the caller promises that inputs and views are memory as described, and that
         // nobody else writes the inputs or touches the outputs meanwhile.
-        let done = unsafe { held.projection.forward(&call, plan.as_deref()) }?;
+        let done = unsafe { held.projection.forward(call, plan.as_deref()) }?;
         if !stats.is_null() {
             // SAFETY: checked above.
             unsafe { *stats = xqkv_stats::new(&done) };

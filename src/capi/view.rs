@@ -57,6 +57,7 @@ pub struct xqkv_view {
 
 impl xqkv_view {
     /// The checked view of a result of this shape.
+    #[inline(always)]
     pub(super) fn resolve(&self, name: &str, shape: Shape) -> Result<View, Error> {
         ensure!(!self.data.is_null(), NullArgument, "{name}.data is NULL, but its input was given");
         self.ensure_supported(name)?;

@@ -37,13 +37,12 @@ pub(super) struct Prepared {
     pub(super) view: Layout,
     /// What the layouts have as their columns.
     pub(super) most_rows: usize,
-    /// The most rows that each serves, ascending.
+    /// As `bucket_bounds` has them.
     buckets: Vec<Bucket>,
 }
 
 /// What serves calls of up to so many rows.
 struct Bucket {
-    most_rows: usize,
     /// The best with the workspace that it wants.
     fast: Choice,
     /// The best without any.
@@ -206,7 +205,7 @@ impl Planner<'_> {
         };
         let fast = choose(self.workspace_limit(job))?;
         let bare = if fast.workspace_bytes == 0 { fast } else { choose(0)? };
-        Ok(Bucket { most_rows: most, fast, bare })
+        Ok(Bucket { fast, bare })
     }
 
     /// What cuBLASLt offers for the most of these rows and is able to run with the fewest as well,
@@ -316,8 +315,7 @@ impl Choice {
 impl Prepared {
     /// The algorithm for so many rows with so much workspace.
     pub(super) fn choice(&self, rows: usize, workspace_bytes: usize) -> &Choice {
-        let place = self.buckets.partition_point(|bucket| bucket.most_rows < rows);
-        let bucket = &self.buckets[place.min(self.buckets.len() - 1)];
+        let bucket = &self.buckets[bucket_of(rows).min(self.buckets.len() - 1)];
         match bucket.fast.workspace_bytes <= workspace_bytes {
             true => &bucket.fast,
             false => &bucket.bare,
@@ -346,6 +344,12 @@ fn bucket_bounds(most: usize, batch_invariant: bool) -> Vec<usize> {
     let mut bounds: Vec<usize> = if batch_invariant { Vec::new() } else { powers.collect() };
     bounds.push(most);
     bounds
+}
+
+/// Where the first bound is that is not less than the rows, if there are so many bounds; the last
+/// one serves all others.
+fn bucket_of(rows: usize) -> usize {
+    rows.next_power_of_two().trailing_zeros() as usize
 }
 
 fn nothing_found(prepared: &Prepared, job: &Job<'_>, rows: usize) -> Error {
@@ -422,4 +426,20 @@ fn batched(
         cublaslt.set_layout(&mut layout, offset, step)?;
     }
     Ok(layout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_to_the_first_bucket_that_serves_them() {
+        for (most, batch_invariant) in (1..200).flat_map(|most| [(most, false), (most, true)]) {
+            let bounds = bucket_bounds(most, batch_invariant);
+            for rows in 1..=most {
+                let found = bucket_of(rows).min(bounds.len() - 1);
+                assert_eq!(found, bounds.partition_point(|&bound| bound < rows));
+            }
+        }
+    }
 }
