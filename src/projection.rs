@@ -197,7 +197,7 @@ impl Projection {
             layer: (call.layer - self.shard.layers.begin) as usize,
             layer_count: call.layer_count as usize,
             sides: [decoder, encoder],
-            lane: call.lane,
+            lane: &call.lane,
         }
     }
 

@@ -171,7 +171,7 @@ pub struct Job<'a> {
     /// At most two different inputs.
     pub sides: [Option<Side<'a>>; 2],
     /// Where a device's work is put.
-    pub lane: Lane,
+    pub lane: &'a Lane,
 }
 
 /// Rows, and what they are multiplied with.

@@ -225,8 +225,9 @@ fn moved_pair(side: &Side<'_>, matmul: &Matmul) -> Option<i64> {
         return None;
     };
     let bytes = second.view.address() as i64 - first.view.address() as i64;
-    let distance = bytes / matmul.dtype.bytes() as i64;
-    (matmul.batch.map(|axis| axis.view) != Some(distance)).then_some(distance)
+    let element = matmul.dtype.bytes() as i64;
+    let planned = matmul.batch.map(|axis| axis.view * element);
+    (planned != Some(bytes)).then(|| bytes / element)
 }
 
 fn view_address(side: &Side<'_>, start: &Start, matmul: &Matmul) -> usize {
