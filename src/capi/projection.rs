@@ -261,8 +261,8 @@ pub unsafe extern "C" fn xqkv_projection_forward(
 ) -> Status {
     boundary::forward(error, |place| {
         let held: &Held = place.insert(handle::borrow(projection)?);
-        // SAFETY: NULL or a struct that begins with its size, which is the caller's to keep as it is
-        // until the call returns.
+        // SAFETY: NULL or a struct that begins with its size, which the caller keeps as it is until
+        // the call returns.
         let forward = unsafe { plain::borrow(forward, "forward") }?;
         if !stats.is_null() {
             // SAFETY: not NULL, and begins with its size.
