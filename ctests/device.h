@@ -79,17 +79,33 @@ static inline void mirror_close(mirror *copy) {
     free(copy->snapshot);
 }
 
+enum { MOST_BASES = 64 };
+
+/* A view whose memory is static objects; `bases` takes the mirrored pointers of layers. */
+static inline void mirror_view(const mirror *copy, xqkv_view *view, int64_t layers, void **bases) {
+    view->data = mirrored(copy, view->data);
+    view->slots = mirrored(copy, view->slots);
+    if (view->layer_data == NULL || ((uintptr_t)view->layer_data & 7) != 0 || layers > MOST_BASES) return;
+    for (int64_t layer = 0; layer < (layers > 0 ? layers : 1); layer++)
+        bases[layer] = mirrored(copy, view->layer_data[layer]);
+    view->layer_data = bases;
+}
+
 /* A forward whose memory is the program's static objects, on whichever backend is tested. */
 static inline xqkv_status run_forward(const xqkv_projection *projection, const xqkv_forward *call, xqkv_stats *stats,
                                       xqkv_error *report) {
     if (!on_cuda() || call == NULL) return xqkv_projection_forward(projection, call, stats, report);
     mirror copy = mirror_open();
+    void *bases[3][MOST_BASES];
     xqkv_forward moved = *call;
     moved.decoder.data = mirrored(&copy, call->decoder.data);
+    moved.decoder.row_list = mirrored(&copy, call->decoder.row_list);
     moved.encoder.data = mirrored(&copy, call->encoder.data);
-    moved.query.data = mirrored(&copy, call->query.data);
-    moved.key.data = mirrored(&copy, call->key.data);
-    moved.value.data = mirrored(&copy, call->value.data);
+    moved.encoder.row_list = mirrored(&copy, call->encoder.row_list);
+    moved.workspace = mirrored(&copy, call->workspace);
+    mirror_view(&copy, &moved.query, call->layer_count, bases[0]);
+    mirror_view(&copy, &moved.key, call->layer_count, bases[1]);
+    mirror_view(&copy, &moved.value, call->layer_count, bases[2]);
     xqkv_status status = xqkv_projection_forward(projection, &moved, stats, report);
     mirror_close(&copy);
     return status;

@@ -132,6 +132,6 @@ fn the_cpp_wrapper_passes_with_and_without_exceptions() {
 #[test]
 fn the_cpp_example_runs_on_a_checkpoint() {
     if let Some(compiler) = tool("CXX", "c++") {
-        compile::cpp_example(&compiler, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/mllama"));
+        compile::cpp_example(&compiler, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/t5"));
     }
 }

@@ -128,7 +128,7 @@ static void layers_past_the_end_of_a_fill_are_refused(void) {
 /* The host's; on CUDA it is for using. */
 static void a_lent_workspace_is_left_alone(void) {
     static outputs out;
-    static unsigned char workspace[256];
+    static unsigned char workspace[256] __attribute__((aligned(256)));
     xqkv_forward call = test_call(&out, 3, 4);
     memset(workspace, 0xee, sizeof workspace);
     call.workspace = workspace, call.workspace_bytes = sizeof workspace;

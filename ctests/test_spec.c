@@ -50,6 +50,20 @@ static void products_beyond_63_bits_are_refused(void) {
     REFUSED(query_heads, INT64_C(1) << 62, XQKV_STATUS_SIZE_OVERFLOW, "2^63");
 }
 
+static void a_norm_needs_an_epsilon_above_0(void) {
+    static const float bad[] = {0, -1e-5f, NAN, INFINITY};
+    xqkv_spec spec = test_spec();
+    spec.norm = XQKV_NORM_RMS;
+    for (int at = 0; at < 4; at++) {
+        spec.norm_epsilon = bad[at];
+        CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "norm_epsilon", xqkv_spec_check(&spec, &error));
+    }
+    spec.norm_epsilon = 1e-6f;
+    for (spec.norm_rounds_first = 0; spec.norm_rounds_first < 2; spec.norm_rounds_first++)
+        CHECK_OK(xqkv_spec_check(&spec, &error));
+    CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "norm_rounds_first", xqkv_spec_check(&spec, &error));
+}
+
 static void flags_enums_and_scales_are_checked(void) {
     REFUSED(weight_dtype, 0, XQKV_STATUS_INVALID_ENUM, "weight_dtype");
     REFUSED(weight_dtype, INT32_MIN, XQKV_STATUS_INVALID_ENUM, "weight_dtype is -2147483648");
@@ -61,7 +75,7 @@ static void flags_enums_and_scales_are_checked(void) {
     REFUSED(key_scale, INFINITY, XQKV_STATUS_INVALID_ARGUMENT, "key_scale");
     REFUSED(value_scale, -INFINITY, XQKV_STATUS_INVALID_ARGUMENT, "value_scale");
     REFUSED(norm, 9, XQKV_STATUS_INVALID_ENUM, "norm");
-    REFUSED(norm, XQKV_NORM_RMS, XQKV_STATUS_NOT_SUPPORTED, "norm");
+    REFUSED(norm, XQKV_NORM_RMS, XQKV_STATUS_INVALID_ARGUMENT, "norm_epsilon is 0");
     REFUSED(norm_epsilon, 1e-5f, XQKV_STATUS_INVALID_ARGUMENT, "norm_epsilon");
     REFUSED(norm_rounds_first, 1, XQKV_STATUS_INVALID_ARGUMENT, "norm_rounds_first");
 }
@@ -72,6 +86,7 @@ int main(void) {
     zero_negative_and_unequal_sizes_are_refused();
     products_beyond_63_bits_are_refused();
     flags_enums_and_scales_are_checked();
+    a_norm_needs_an_epsilon_above_0();
     CHECK_REFUSED(XQKV_STATUS_NULL_ARGUMENT, "spec", xqkv_spec_check(NULL, &error));
     CHECK(xqkv_spec_init(NULL, sizeof spec) == XQKV_STATUS_NULL_ARGUMENT);
     CHECK_REFUSED(XQKV_STATUS_MISALIGNED, "spec is",

@@ -112,9 +112,7 @@ static void bad_tensors_are_refused_and_the_update_goes_on(void) {
     REFUSED(row_stride, INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "row_stride");
     REFUSED(extent, 2, XQKV_STATUS_INVALID_ENUM, "extent");
     REFUSED(convert, 2, XQKV_STATUS_INVALID_ARGUMENT, "convert");
-    REFUSED(layout, XQKV_LAYOUT_IN_OUT, XQKV_STATUS_NOT_SUPPORTED, "XQKV_LAYOUT_OUT_IN");
     REFUSED(layout, 2, XQKV_STATUS_INVALID_ENUM, "layout");
-    REFUSED(fused_order, XQKV_FUSED_ORDER_PER_HEAD, XQKV_STATUS_NOT_SUPPORTED, "CONCATENATED");
     REFUSED(fused_order, -1, XQKV_STATUS_INVALID_ENUM, "fused_order");
     if (on_cuda()) REFUSED(memory, XQKV_MEMORY_DEVICE, XQKV_STATUS_WRONG_MEMORY, "no memory that CUDA");
     else REFUSED(memory, XQKV_MEMORY_DEVICE, XQKV_STATUS_NOT_SUPPORTED, "XQKV_MEMORY_HOST");

@@ -409,8 +409,8 @@ enum xqkv_norm
    */
   XQKV_NORM_NONE = 0,
   /**
-   * Root mean square norm over each head, with a weight of head_width elements. Not in this
-   * version: XQKV_STATUS_NOT_SUPPORTED.
+   * Root mean square norm over each head, with a weight of head_width elements for Q and one for
+   * K: rms(x)[lane] = x[lane] / sqrt(mean(x^2) + norm_epsilon) * weight[lane].
    */
   XQKV_NORM_RMS = 1,
 };
@@ -460,7 +460,7 @@ enum xqkv_layout
    */
   XQKV_LAYOUT_OUT_IN = 0,
   /**
-   * [inputs, outputs]. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+   * [inputs, outputs], as FasterTransformer and ONNX Runtime keep it. It cannot be borrowed.
    */
   XQKV_LAYOUT_IN_OUT = 1,
 };
@@ -485,8 +485,10 @@ enum xqkv_fused_order
    */
   XQKV_FUSED_ORDER_CONCATENATED = 0,
   /**
-   * The rows of each head together, as Megatron keeps them. Not in this version:
-   * XQKV_STATUS_NOT_SUPPORTED.
+   * The rows of each key/value head together, as Megatron and Transformer Engine keep them:
+   * those of Q of the query heads that it serves, those of K, those of V. Of a shard the rows
+   * that it has, in this order. It can be borrowed only where each part's rows lie together all
+   * the same, as those of a single key/value head do.
    */
   XQKV_FUSED_ORDER_PER_HEAD = 1,
 };
@@ -602,12 +604,11 @@ enum xqkv_part
    */
   XQKV_PART_VALUE = 3,
   /**
-   * Fused: the rows of Wk, then those of Wv; or bk, then bv.
+   * Fused: the rows of Wk and of Wv; or bk and bv.
    */
   XQKV_PART_KEY_VALUE = 4,
   /**
-   * Fused: the rows of Wq, then Wk, then Wv; or bq, bk, bv. Decoder and encoder are equally
-   * wide then.
+   * Fused: the rows of Wq, Wk and Wv; or bq, bk, bv. Decoder and encoder are equally wide then.
    */
   XQKV_PART_QUERY_KEY_VALUE = 5,
 };
@@ -628,7 +629,7 @@ enum xqkv_kind
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The matrix, [outputs, inputs].
+   * The matrix, [outputs, inputs] or as its layout says.
    */
   XQKV_KIND_WEIGHT = 1,
   /**
@@ -636,8 +637,8 @@ enum xqkv_kind
    */
   XQKV_KIND_BIAS = 2,
   /**
-   * The weight of a head's norm, [head_width]. Not in this version:
-   * XQKV_STATUS_NOT_SUPPORTED.
+   * The weight of the norm of each head of Q or of K, [head_width]. All heads share it, so it is
+   * whole on every rank.
    */
   XQKV_KIND_NORM = 3,
 };
@@ -764,7 +765,7 @@ typedef struct xqkv_checkpoint {
   uint32_t struct_size;
   /**
    * 1 converts weights of another dtype than the spec's, with one rounding to nearest even; 0
-   * refuses them. Biases are kept in f32 and always converted, which is exact.
+   * refuses them. Biases and norms are kept in f32 and always converted, which is exact.
    */
   int32_t convert;
   /**
@@ -775,7 +776,8 @@ typedef struct xqkv_checkpoint {
    * For a model of another family, its tensors' names, with places for {layer} (numbered from 0
    * as in xqkv_spec), {part} and {kind} ("weight" or "bias"), such as
    * "decoder.{layer}.xattn.{part}.{kind}". config.json is not read then, and the spec is the
-   * caller's. NULL goes by the family.
+   * caller's; a norm's weights have no names, and are put by xqkv_update_put. NULL goes by the
+   * family.
    */
   const char *tensor_pattern;
   /**
@@ -800,7 +802,8 @@ typedef struct xqkv_checkpoint {
  *     key   = key_scale   * (encoder · Wk^T + bk)
  *     value = value_scale * (encoder · Wv^T + bv)
  *
- * with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+ * where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head
+ * for itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
  * encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
  */
 typedef struct xqkv_spec {
@@ -870,7 +873,7 @@ typedef struct xqkv_spec {
    */
   int32_t norm;
   /**
-   * Added to the mean square before its root is taken.
+   * Added to the mean square before its root is taken. Above 0 with a norm, 0 without.
    */
   float norm_epsilon;
   /**
@@ -1398,8 +1401,9 @@ typedef struct xqkv_shard {
    */
   int64_t value_columns;
   /**
-   * Bytes of this rank's weights in the spec's dtype and of its biases in f32, all layers,
-   * before the padding of a backend (the host pads each matrix to a multiple of 32 rows).
+   * Bytes of this rank's weights in the spec's dtype, and of its biases and norms in f32, all
+   * layers, before the padding of a backend (the host pads each matrix to a multiple of 32
+   * rows).
    */
   int64_t weight_bytes;
 } xqkv_shard;
@@ -1439,8 +1443,8 @@ typedef struct xqkv_stats {
 } xqkv_stats;
 
 /**
- * A weight or a bias in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
- * alignment, since it may lie in a mapped file.
+ * A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs
+ * no alignment, since it may lie in a mapped file.
  */
 typedef struct xqkv_tensor {
   /**
@@ -1456,15 +1460,16 @@ typedef struct xqkv_tensor {
    */
   const void *data;
   /**
-   * Output features. A bias has one element for each.
+   * Output features, whatever the layout. A bias has one element for each. Of a norm head_width.
    */
   int64_t rows;
   /**
-   * Input features. A bias has 1, or 0 for the same.
+   * Input features, whatever the layout. Biases and norms have 1, or 0 for the same.
    */
   int64_t columns;
   /**
-   * Elements from one row to the next; 0 is `columns`. A bias may be a column of a matrix.
+   * Elements from one output to the next; 0 is `columns`. With XQKV_LAYOUT_IN_OUT elements from
+   * one input to the next; 0 is `rows`. A bias may be a column of a matrix.
    */
   int64_t row_stride;
   /**
@@ -1473,15 +1478,15 @@ typedef struct xqkv_tensor {
   int32_t extent;
   /**
    * 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
-   * refuses it. A bias is kept in f32 and always converted, which is exact.
+   * refuses it. Biases and norms are kept in f32 and always converted, which is exact.
    */
   int32_t convert;
   /**
-   * An xqkv_layout.
+   * An xqkv_layout. Biases and norms have none, and it is not looked at.
    */
   int32_t layout;
   /**
-   * An xqkv_fused_order.
+   * An xqkv_fused_order, of a fused weight or bias.
    */
   int32_t fused_order;
   /**
@@ -1826,7 +1831,7 @@ xqkv_status xqkv_spec_cut(const struct xqkv_spec *spec,
 
 /**
  * Fills in a spec from a checkpoint's config.json and the dtype of its tensors: sizes, heads,
- * biases and layers, with scales of 1 and no norm. `spec` must have been initialised, and is
+ * biases, norm and layers, with scales of 1. `spec` must have been initialised, and is
  * written only on success. Reads the headers of the checkpoint's files, no weights. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, MISALIGNED,
@@ -1877,13 +1882,14 @@ xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
 
 /**
  * Puts one tensor of one layer into the update: `part` is an xqkv_part, `kind` an xqkv_kind.
- * Only this rank's rows are copied, before the call returns. Shapes: a weight [outputs, inputs],
- * a bias [outputs], where outputs are heads times head width of the part, of the uncut layer or
- * of this rank as `tensor->extent` says, and a fused part has the sum of its parts' outputs. Any
- * thread.
+ * Only this rank's elements are read of host memory, and copied before the call returns. Shapes:
+ * a weight has `rows` outputs and `columns` inputs, a bias as many outputs, which are heads times
+ * head width of the part, of the uncut layer or of this rank as `tensor->extent` says; a fused
+ * part has the sum of its parts' outputs. How they lie is `tensor->layout` and, of a fused part,
+ * `tensor->fused_order`. A norm has head_width `rows`, whatever the extent. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
- * INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
+ * INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have), SIZE_OVERFLOW,
  * INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
  * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
  */
@@ -1899,7 +1905,7 @@ xqkv_status xqkv_update_put(struct xqkv_update *update,
  * needs it answers NOT_READY from then on. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ENUM,
- * INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, NOT_SUPPORTED, HANDLE_POISONED.
+ * INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, HANDLE_POISONED.
  */
 xqkv_status xqkv_update_clear(struct xqkv_update *update,
                               int64_t layer,
@@ -1909,8 +1915,9 @@ xqkv_status xqkv_update_clear(struct xqkv_update *update,
 
 /**
  * Puts all of this rank's layers from a checkpoint into the update, reading this rank's bytes
- * and the files' headers only. The checkpoint must have each weight and bias that the spec has,
- * in the spec's shape, and no bias that the spec lacks. Any thread.
+ * and the files' headers only. The checkpoint must have each weight, bias and norm that the spec
+ * has, in the spec's shape, and no bias that the spec lacks. A norm that the spec lacks is left to
+ * the caller. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
@@ -1924,8 +1931,8 @@ xqkv_status xqkv_update_read_checkpoint(struct xqkv_update *update,
 /**
  * Tells how many bytes a commit of the update as it is would take from the backend's memory: on
  * CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
- * host the packed matrices and biases that are new. Weights that are borrowed take none. Takes
- * nothing. Any thread.
+ * host the packed matrices, biases and norms that are new. Weights that are borrowed take none.
+ * Takes nothing. Any thread.
  *
  * Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
  */

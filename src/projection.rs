@@ -22,35 +22,35 @@ use version::{Version, form, matrix_of};
 
 /// One call, its inputs and views checked one by one. A side is None when its input is absent or
 /// this rank has no heads of it.
-pub struct Call {
+pub struct Call<'a> {
     /// The first layer.
     pub layer: i64,
     /// Layers that share the encoder's rows; 1 if there are decoder rows.
     pub layer_count: i64,
     /// Decoder rows and where their result goes.
-    pub decoder: Option<DecoderSide>,
+    pub decoder: Option<DecoderSide<'a>>,
     /// Encoder rows and where their results go.
-    pub encoder: Option<EncoderSide>,
+    pub encoder: Option<EncoderSide<'a>>,
     /// Where a device's work is put.
     pub lane: Lane,
 }
 
 /// What Q is made from and written to.
-pub struct DecoderSide {
+pub struct DecoderSide<'a> {
     /// The decoder's hidden states.
     pub rows: Rows,
     /// Where Q goes.
-    pub query: View,
+    pub query: View<'a>,
 }
 
 /// What K and V are made from and written to.
-pub struct EncoderSide {
+pub struct EncoderSide<'a> {
     /// The encoder's hidden states.
     pub rows: Rows,
     /// Where K goes.
-    pub key: View,
+    pub key: View<'a>,
     /// Where V goes.
-    pub value: View,
+    pub value: View<'a>,
 }
 
 /// What one forward did.
@@ -122,14 +122,15 @@ impl Projection {
     /// # Safety
     /// The call's rows can be read and its views written, and nobody else writes the rows or
     /// touches the views meanwhile.
-    pub unsafe fn forward(&self, call: &Call, plan: Option<&Plan>) -> Result<Done, Error> {
-        self.check(call)?;
+    pub unsafe fn forward(&self, call: &Call<'_>, plan: Option<&Plan>) -> Result<Done, Error> {
+        call.ensure_disjoint()?;
         let version = self.current.read();
         if call.is_empty() {
             return Ok(Done::nothing(version.number));
         }
         let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
         let job = self.job(call, weights);
+        job.ensure_addable()?;
         // SAFETY: passed on; the call was checked, and all it needs is loaded.
         let run = |plan| unsafe { self.backend.run(plan, &job) };
         let (counts, plans_made) = if let Some(plan) = plan {
@@ -145,11 +146,13 @@ impl Projection {
     }
 
     /// Prepares calls of this shape, with at most as many rows of each side.
-    pub fn plan(&self, call: &Call, options: &PlanOptions) -> Result<Plan, Error> {
-        self.check(call)?;
+    pub fn plan(&self, call: &Call<'_>, options: &PlanOptions) -> Result<Plan, Error> {
+        call.ensure_disjoint()?;
         let version = self.current.read();
         let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
-        self.make_plan(call, &self.job(call, weights), options)
+        let job = self.job(call, weights);
+        job.ensure_addable()?;
+        self.make_plan(call, &job, options)
     }
 
     /// An update that changes nothing yet.
@@ -179,7 +182,7 @@ impl Projection {
         Ok(number)
     }
 
-    fn job<'a>(&'a self, call: &'a Call, weights: &'a Weights) -> Job<'a> {
+    fn job<'a>(&'a self, call: &'a Call<'a>, weights: &'a Weights) -> Job<'a> {
         let output = |name, part, view| Some(Output { name, matrix: matrix_of(part), view });
         let decoder = call.decoder.as_ref().map(|DecoderSide { rows, query }| Side {
             name: "decoder",
@@ -201,7 +204,7 @@ impl Projection {
         }
     }
 
-    fn ensure_suits(&self, plan: &Plan, call: &Call, job: &Job<'_>) -> Result<(), Error> {
+    fn ensure_suits(&self, plan: &Plan, call: &Call<'_>, job: &Job<'_>) -> Result<(), Error> {
         ensure!(
             plan.owner == self.number,
             PlanMismatch,
@@ -211,7 +214,12 @@ impl Projection {
         self.backend.ensure_suits(&plan.device, job)
     }
 
-    fn make_plan(&self, call: &Call, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error> {
+    fn make_plan(
+        &self,
+        call: &Call<'_>,
+        job: &Job<'_>,
+        options: &PlanOptions,
+    ) -> Result<Plan, Error> {
         let shape = CallShape::of(call, options.alignment);
         let device = self.backend.plan(job, options)?;
         let plan = Plan { device, shape, owner: self.number };
@@ -220,7 +228,7 @@ impl Projection {
     }
 
     /// The plan of an earlier call like this one, or a new one; and how many were made.
-    fn find_or_make_plan(&self, call: &Call, job: &Job<'_>) -> Result<(Arc<Plan>, u64), Error> {
+    fn find_or_make_plan(&self, call: &Call<'_>, job: &Job<'_>) -> Result<(Arc<Plan>, u64), Error> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let found = plans.iter().find(|plan| self.ensure_suits(plan, call, job).is_ok()).cloned();
         self.backend.ensure_runnable(job, found.is_some())?;
@@ -237,51 +245,72 @@ impl Projection {
         Ok((plan, 1))
     }
 
-    /// Refuses layers that this rank does not hold, and outputs that share memory.
-    fn check(&self, call: &Call) -> Result<(), Error> {
-        let (layers, last) = (self.shard.layers, call.layer.checked_add(call.layer_count));
+    /// Refuses layers that this rank does not hold.
+    pub fn ensure_layers(&self, layer: i64, layer_count: i64) -> Result<(), Error> {
+        let (layers, last) = (self.shard.layers, layer.checked_add(layer_count));
         ensure!(
-            call.layer_count > 0
-                && layers.begin <= call.layer
+            layer_count > 0
+                && layers.begin <= layer
                 && last.is_some_and(|last| last <= layers.end()),
             LayerOutOfRange,
-            "layer {} and layer_count {} leave this projection's layers {} to {}",
-            call.layer,
-            call.layer_count,
+            "layer {layer} and layer_count {layer_count} leave this projection's layers {} to {}",
             layers.begin,
             layers.end() - 1
         );
-        let (inputs, outputs) = (call.inputs(), call.outputs());
-        for (number, output) in outputs.iter().enumerate() {
-            let others = inputs.iter().chain(&outputs[number + 1..]).flatten();
-            let Some(output) = output else { continue };
-            others.into_iter().try_for_each(|other| ensure_disjoint(*output, *other))?;
-        }
         Ok(())
     }
 }
 
-type Named<'a> = (&'static str, &'a Footprint);
+type Named = (&'static str, Footprint);
 
-impl Call {
-    /// The memory that is read.
-    fn inputs(&self) -> [Option<Named<'_>>; 2] {
-        let decoder = self.decoder.as_ref().map(|side| ("decoder", side.rows.footprint()));
-        let encoder = self.encoder.as_ref().map(|side| ("encoder", side.rows.footprint()));
-        [decoder, encoder]
+impl Call<'_> {
+    /// Refuses outputs that share memory with each other or with what is read.
+    fn ensure_disjoint(&self) -> Result<(), Error> {
+        for (number, written) in self.written().enumerate() {
+            for other in self.read().chain(self.written().skip(number + 1)) {
+                ensure_disjoint((written.0, &written.1), (other.0, &other.1))?;
+            }
+        }
+        Ok(())
     }
 
-    /// The memory that is written.
-    fn outputs(&self) -> [Option<Named<'_>>; 3] {
-        let query = self.decoder.as_ref().map(|side| ("query", side.query.footprint()));
-        let key = self.encoder.as_ref().map(|side| ("key", side.key.footprint()));
-        let value = self.encoder.as_ref().map(|side| ("value", side.value.footprint()));
-        [query, key, value]
+    /// The inputs and lists.
+    fn read(&self) -> impl Iterator<Item = Named> {
+        let rows = |(name, list, rows): (_, _, &Rows)| {
+            let memory = (name, rows.footprint().clone());
+            [Some(memory), rows.list().map(|indices| (list, indices.footprint().clone()))]
+        };
+        let slots = self
+            .views()
+            .map(|(_, name, view)| view.slots().map(|indices| (name, indices.footprint().clone())));
+        self.rows().flat_map(rows).chain(slots).flatten()
+    }
+
+    /// The outputs, each layer on its own if it has its own address.
+    fn written(&self) -> impl Iterator<Item = Named> {
+        self.views()
+            .flat_map(|(name, _, view)| view.footprints().map(move |footprint| (name, footprint)))
+    }
+
+    /// The sides' rows, with their names and those of their lists.
+    fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str, &Rows)> {
+        let decoder = self.decoder.as_ref().map(|side| ("decoder", "decoder.row_list", &side.rows));
+        let encoder = self.encoder.as_ref().map(|side| ("encoder", "encoder.row_list", &side.rows));
+        decoder.into_iter().chain(encoder)
+    }
+
+    /// The views, with their names and those of their slots.
+    fn views(&self) -> impl Iterator<Item = (&'static str, &'static str, &View<'_>)> {
+        let query = self.decoder.as_ref().map(|side| ("query", "query.slots", &side.query));
+        let key = self.encoder.as_ref().map(|side| ("key", "key.slots", &side.key));
+        let value = self.encoder.as_ref().map(|side| ("value", "value.slots", &side.value));
+        [query, key, value].into_iter().flatten()
     }
 
     fn addresses(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        let named = self.inputs().into_iter().chain(self.outputs()).flatten();
-        named.map(|(name, footprint)| (name, footprint.address()))
+        let rows = self.rows().map(|(name, _, rows)| (name, rows.address()));
+        let named = self.written().map(|(name, footprint)| (name, footprint.address()));
+        rows.chain(named)
     }
 
     /// 16, which is all that vector loads ask for, or less if an address is a multiple of less.

@@ -24,6 +24,12 @@ impl Range {
         self.begin <= inner.begin && inner.end() <= self.end()
     }
 
+    /// What lies in both ranges.
+    pub fn overlap(self, other: Range) -> Range {
+        let begin = self.begin.max(other.begin);
+        Range { begin, count: (self.end().min(other.end()) - begin).max(0) }
+    }
+
     fn check(self, name: &str, whole: i64) -> Result<(), Error> {
         let Range { begin, count } = self;
         ensure!(
@@ -98,7 +104,7 @@ impl Shard {
         Range { begin: heads.begin * width, count: heads.count * width }
     }
 
-    /// Bytes of this rank's weights and f32 biases, before a backend's padding.
+    /// Bytes of this rank's weights, biases and norms, before a backend's padding.
     pub fn weight_bytes(&self, spec: &Spec) -> i64 {
         let bytes = bytes_of(spec, |part| self.heads(part).count, self.layers.count);
         bytes.expect("a shard is never larger than its spec, which was checked")

@@ -1,4 +1,4 @@
-//! The uncut layers: sizes, heads, dtype, biases and scales. Pure arithmetic.
+//! The uncut layers: sizes, heads, dtype, biases, scales and norm. Pure arithmetic.
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
@@ -84,6 +84,17 @@ pub struct Spec {
     pub bias: Parts<bool>,
     /// What each projection's result is multiplied by.
     pub scale: Parts<f32>,
+    /// What is done to each head of Q and of K before that.
+    pub norm: Option<Norm>,
+}
+
+/// Root mean square norm of a head, with a weight of one element for each of its columns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Added to the mean square before its root is taken.
+    pub epsilon: f32,
+    /// Whether the quotient is rounded to the weights' dtype before it meets the norm's weight.
+    pub rounds_first: bool,
 }
 
 impl Spec {
@@ -92,6 +103,7 @@ impl Spec {
         self.check_signs()?;
         self.check_sides()?;
         self.check_scales()?;
+        self.check_norm()?;
         self.weight_bytes(self.layer_count).map(|_| ())
     }
 
@@ -121,6 +133,14 @@ impl Spec {
         match part {
             Part::Query => self.decoder_width,
             Part::Key | Part::Value => self.encoder_width,
+        }
+    }
+
+    /// The norm of a part's heads. V has none.
+    pub fn norm_of(&self, part: Part) -> Option<Norm> {
+        match part {
+            Part::Query | Part::Key => self.norm,
+            Part::Value => None,
         }
     }
 
@@ -182,7 +202,18 @@ impl Spec {
         Ok(())
     }
 
-    /// Bytes of the weights and f32 biases of so many uncut layers.
+    fn check_norm(&self) -> Result<(), Error> {
+        let epsilon = self.norm.map_or(1.0, |norm| norm.epsilon);
+        ensure!(
+            epsilon.is_finite() && epsilon > 0.0,
+            InvalidArgument,
+            "norm_epsilon is {epsilon}; it must be finite and above 0, since a head of zeros would \
+             be divided by 0; give the model's, such as 1e-5"
+        );
+        Ok(())
+    }
+
+    /// Bytes of the weights of so many uncut layers, with biases and norms in f32.
     fn weight_bytes(&self, layer_count: i64) -> Result<i64, Error> {
         bytes_of(self, |part| self.heads(part), layer_count).ok_or_else(|| {
             let message = format!(
@@ -200,7 +231,8 @@ impl Spec {
     }
 }
 
-/// Bytes of the weights and f32 biases when a part has so many heads; None beyond 63 bits.
+/// Bytes of the weights, and of biases and norms in f32, when a part has so many heads; None beyond
+/// 63 bits.
 pub(crate) fn bytes_of(spec: &Spec, heads: impl Fn(Part) -> i64, layer_count: i64) -> Option<i64> {
     let mut layer: i64 = 0;
     for part in Part::ALL {
@@ -208,7 +240,9 @@ pub(crate) fn bytes_of(spec: &Spec, heads: impl Fn(Part) -> i64, layer_count: i6
         let elements = outputs.checked_mul(spec.inputs(part))?;
         let weight = elements.checked_mul(spec.weight_dtype.bytes() as i64)?;
         let bias = if spec.bias[part] { outputs.checked_mul(4)? } else { 0 };
-        layer = layer.checked_add(weight)?.checked_add(bias)?;
+        let has_norm = spec.norm_of(part).is_some() && outputs > 0;
+        let norm = if has_norm { spec.width(part).checked_mul(4)? } else { 0 };
+        layer = layer.checked_add(weight)?.checked_add(bias)?.checked_add(norm)?;
     }
     layer.checked_mul(layer_count)
 }
@@ -230,6 +264,7 @@ pub(crate) mod tests {
             weight_dtype: Dtype::Bf16,
             bias: Parts { query: true, key: false, value: true },
             scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+            norm: None,
         }
     }
 
@@ -254,6 +289,21 @@ pub(crate) mod tests {
         assert_eq!(refused(|spec| spec.encoder_width = 0).status, Status::InvalidArgument);
         assert_eq!(refused(|spec| spec.key_value_heads = 4).status, Status::InvalidArgument);
         assert_eq!(refused(|spec| spec.scale.key = f32::NAN).status, Status::InvalidArgument);
+    }
+
+    #[test]
+    fn a_norm_takes_its_weights_bytes_and_needs_an_epsilon() {
+        let norm = |epsilon| Some(Norm { epsilon, rounds_first: true });
+        let spec = Spec { norm: norm(1e-6), ..whisper_tiny() };
+        spec.check().unwrap();
+        let without = whisper_tiny().weight_bytes(1).unwrap();
+        assert_eq!(spec.weight_bytes(1).unwrap(), without + 2 * 64 * 4);
+        assert!(spec.norm_of(Part::Value).is_none());
+        for epsilon in [0.0, -1e-6, f32::NAN, f32::INFINITY] {
+            let error = refused(|spec| spec.norm = norm(epsilon));
+            assert_eq!(error.status, Status::InvalidArgument);
+            assert!(error.message.contains("norm_epsilon"), "{error}");
+        }
     }
 
     #[test]

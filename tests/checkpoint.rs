@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use xqkv::error::{Error, Status};
 use xqkv::shard::{Range, Shard, Split};
-use xqkv::spec::{Part, Spec};
+use xqkv::spec::{Norm, Part, Spec};
 use xqkv::weights::checkpoint::{Checkpoint, Location};
-use xqkv::weights::{Change, Data, Extent, Kind, Source, Update};
+use xqkv::weights::report::Report;
+use xqkv::weights::{Change, Data, Extent, FusedOrder, Kind, Layout, Source, Update};
 
 fn root(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
@@ -59,7 +60,7 @@ fn stored_bytes(spec: &Spec) -> impl Fn(&Change) -> usize {
     let element = spec.weight_dtype.bytes();
     move |change| match change {
         Change::Weight(bytes) => bytes.len(),
-        Change::Bias(elements) => elements.len() * element,
+        Change::Vector(elements) => elements.len() * element,
         Change::Borrow(_) | Change::Clear => 0,
     }
 }
@@ -68,20 +69,22 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
     let bias;
     let (data, dtype) = match change {
         Change::Weight(bytes) => (&bytes[..], update.spec().weight_dtype),
-        Change::Bias(elements) => {
+        Change::Vector(elements) => {
             bias = elements.iter().flat_map(|element| element.to_ne_bytes()).collect::<Vec<u8>>();
             (&bias[..], xqkv::dtype::Dtype::F32)
         }
         Change::Borrow(_) | Change::Clear => unreachable!("a load copies"),
     };
-    let columns = if kind == Kind::Weight { update.spec().inputs(part) } else { 1 };
-    let rows = update.spec().outputs(part);
+    let shape = kind.shape(update.spec(), part);
+    let (rows, columns) = (shape[0], shape.get(1).copied().unwrap_or(1));
     let source = Source {
         dtype,
         data: Data::Copied(data),
         rows,
         columns,
         row_stride: columns,
+        layout: Layout::OutIn,
+        order: FusedOrder::Concatenated,
         extent: Extent::Whole,
         convert: false,
     };
@@ -332,6 +335,40 @@ fn a_bias_that_the_spec_denies_is_not_left_out_in_silence() {
     let error = load(&folder, &spec, whole, Range::default()).err().unwrap();
     assert_eq!(error.status, Status::CheckpointMismatch);
     assert!(error.message.contains("v_proj.bias"), "{error}");
+}
+
+#[test]
+fn mllamas_norms_are_loaded_or_left_to_the_caller_as_the_spec_says() {
+    let folder = root("tests/data/mllama");
+    let spec = open(&folder).unwrap().spec().unwrap();
+    let whole = Split::Even { rank: 0, rank_count: 1 };
+    let norms = |spec: &Spec| {
+        let update = load(&folder, spec, whole, Range::default()).unwrap().0;
+        let norms = update.changes().iter().filter(|((_, _, kind), _)| *kind == Kind::Norm);
+        norms.map(|(place, change)| (*place, stored_bytes(spec)(change))).collect::<Vec<_>>()
+    };
+    assert_eq!(spec.norm, Some(Norm { epsilon: 1e-5, rounds_first: true }));
+    let places = [0, 1].map(|at| [(at, Part::Query, Kind::Norm), (at, Part::Key, Kind::Norm)]);
+    assert_eq!(
+        norms(&spec),
+        places.as_flattened().iter().map(|at| (*at, 2 * 64)).collect::<Vec<_>>()
+    );
+    assert_eq!(norms(&Spec { norm: None, ..spec.clone() }), []);
+    let listed = |spec: &Spec| Report::new(&open(&folder).unwrap(), spec).unwrap().to_json();
+    let found = r#""kind":"norm","layer":0,"name":"model.layers.1.cross_attn.q_norm.weight""#;
+    assert!(listed(&spec).contains(found), "{}", listed(&spec));
+    assert!(!listed(&Spec { norm: None, ..spec }).contains(found));
+}
+
+#[test]
+fn a_norm_that_the_family_does_not_have_is_refused() {
+    let folder = root("tests/data/bart");
+    let mut spec = open(&folder).unwrap().spec().unwrap();
+    spec.norm = Some(Norm { epsilon: 1e-5, rounds_first: false });
+    let whole = Split::Even { rank: 0, rank_count: 1 };
+    let error = load(&folder, &spec, whole, Range::default()).err().unwrap();
+    assert_eq!(error.status, Status::CheckpointMismatch);
+    assert!(error.message.contains("XQKV_NORM_NONE"), "{error}");
 }
 
 #[test]

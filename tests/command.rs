@@ -215,7 +215,9 @@ fn inspect_lists_what_is_there_and_fails_when_a_tensor_is_missing() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("family           mllama\n"), "{text}");
     assert!(text.contains("with cross-attention: 1, 3\n"), "{text}");
-    assert!(text.contains("unused         model.layers.1.cross_attn.q_norm.weight\n"), "{text}");
+    assert!(text.contains("norm             of query and key heads, epsilon 1e-5\n"), "{text}");
+    assert!(text.contains("unused         model.layers.1.cross_attn.o_proj.weight\n"), "{text}");
+    assert!(!text.contains("q_norm"), "{text}");
     let copy = changed("tests/data/t5", "model.safetensors", |bytes| {
         let name = b"block.1.layer.1.EncDecAttention.v";
         let at = bytes.windows(name.len()).position(|window| window == name).unwrap();

@@ -39,6 +39,7 @@ fn specs() -> impl Strategy<Value = Spec> {
                 weight_dtype: Dtype::F16,
                 bias: Parts { query: true, key: false, value: true },
                 scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+                norm: None,
             }
         },
     )

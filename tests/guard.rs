@@ -72,8 +72,8 @@ fn run(set: InstructionSet, dtype: Dtype, rows: i64, inner: i64, head_width: i64
     written.fill(0xff);
     let shape = Shape { layers: 1, rows, heads: 1, width: head_width };
     let place = written.as_mut_ptr().expose_provenance();
-    let query = View::new("query", place, dtype, shape, Strides::default()).unwrap();
-    let rows = Rows::new("decoder", address, dtype, rows, inner, 0).unwrap();
+    let query = View::new("query", shape, case::target(place, dtype, Strides::default())).unwrap();
+    let rows = Rows::new("decoder", address, dtype, rows, inner, 0, None).unwrap();
     let decoder = Some(DecoderSide { rows, query });
     let lane = xqkv::backend::Lane::default();
     let call = Call { layer: 0, layer_count: 1, decoder, encoder: None, lane };

@@ -10,13 +10,14 @@ mod common {
 mod table;
 
 use common::simulated::Device;
+use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 use table::{HEADS, Place, Row, Weights};
 use xqkv::capi::context::*;
 use xqkv::capi::error::xqkv_error;
 use xqkv::capi::forward::{xqkv_forward, xqkv_forward_init};
 use xqkv::capi::projection::*;
-use xqkv::capi::spec::{xqkv_spec, xqkv_spec_init};
+use xqkv::capi::spec::{Norm, xqkv_spec, xqkv_spec_init};
 use xqkv::capi::stats::{xqkv_stats, xqkv_stats_init};
 use xqkv::capi::tensor::*;
 use xqkv::capi::update::*;
@@ -64,6 +65,9 @@ impl Case<'_> {
         }
         spec.query_bias = i32::from(row.is_query() && row.bias[0]);
         [spec.key_bias, spec.value_bias] = row.bias.map(|has| i32::from(has && !row.is_query()));
+        if row.but == "normed" {
+            (spec.norm, spec.norm_epsilon) = (Norm::Rms as i32, 1.0);
+        }
         spec.value_scale = if row.scales_differ { 2.0 } else { 1.0 };
         spec
     }
@@ -91,6 +95,10 @@ impl Case<'_> {
                     weight.ownership = Ownership::Borrow as i32;
                 }
                 put(update, layer, part, KindChoice::Weight, &weight);
+                if self.row.but == "normed" && number == 0 {
+                    let norm = tensor(zeros.as_ptr() as usize, Dtype::F32, 8, 1);
+                    put(update, layer, part, KindChoice::Norm, &norm);
+                }
                 if self.row.bias[number] {
                     let bias = tensor(zeros.as_ptr() as usize, Dtype::F32, outputs, 1);
                     put(update, layer, part, KindChoice::Bias, &bias);
@@ -121,13 +129,45 @@ impl Case<'_> {
         let places = self.row.places();
         [0, 1].map(|part| {
             let is_wide = self.row.but == "V in f32" && part == 1;
-            view(self.device.views, &places[part], if is_wide { Dtype::F32 } else { Dtype::Bf16 })
+            let dtype = if is_wide { Dtype::F32 } else { Dtype::Bf16 };
+            self.varied(part, view(self.device.views, &places[part], dtype))
         })
+    }
+
+    /// The view as the row has it beside: slots that say where the rows go anyway, groups of two.
+    fn varied(&self, part: usize, mut view: xqkv_view) -> xqkv_view {
+        match self.row.but.as_str() {
+            "slots" => {
+                (view.slots, view.slot_count) = (self.device.indices as *const i64, 3);
+            }
+            "groups" => {
+                (view.group_rows, view.group_stride) = (2, 3 * view.row_stride);
+                view.layer_stride += 3 * view.row_stride;
+                view.data = view.data.wrapping_byte_add(part << 20);
+            }
+            "added" => view.accumulate = 1,
+            _ => {}
+        }
+        view
+    }
+
+    /// Each layer's address where it has one of its own: those that a stride would give.
+    fn layer_data(&self, view: &xqkv_view) -> Vec<*mut c_void> {
+        let bytes = view.layer_stride as usize * Dtype::Bf16.bytes();
+        (0..self.row.layers as usize)
+            .map(|layer| (view.data as usize + layer * bytes) as _)
+            .collect()
     }
 
     fn run(&self) -> xqkv_stats {
         let mut call = initialised!(xqkv_forward, xqkv_forward_init);
-        let [first, second] = self.views();
+        let mut views = self.views();
+        let bases = views.each_ref().map(|view| self.layer_data(view));
+        for (view, bases) in views.iter_mut().zip(&bases).filter(|_| self.row.but == "layers apart")
+        {
+            (view.data, view.layer_stride, view.layer_data) = (null_mut(), 0, bases.as_ptr());
+        }
+        let [first, second] = views;
         call.layer_count = self.row.layers;
         let input = match self.row.is_query() {
             true => {
@@ -141,6 +181,11 @@ impl Case<'_> {
         };
         input.data = self.device.rows as *const _;
         (input.rows, input.dtype) = (self.row.extents().rows, Dtype::Bf16 as i32);
+        if self.row.but == "listed" {
+            (input.row_list, input.buffer_rows) = (self.device.indices as *const i64, 3);
+        }
+        call.workspace = self.device.workspace as *mut _;
+        call.workspace_bytes = 1 << 20;
         let mut stats = initialised!(xqkv_stats, xqkv_stats_init);
         // SAFETY: a live handle, and device memory as large as the shapes say.
         ok(|error| unsafe { xqkv_projection_forward(self.projection, &call, &mut stats, error) });
@@ -176,7 +221,8 @@ fn view(buffer: usize, place: &Place, dtype: Dtype) -> xqkv_view {
     let mut view: xqkv_view = unsafe { std::mem::zeroed() };
     view.data = (buffer + place.offset as usize * dtype.bytes()) as *mut _;
     (view.layer_stride, view.row_stride) = (place.layer, place.row);
-    (view.head_stride, view.dtype) = (place.head, dtype as i32);
+    (view.head_stride, view.width_stride) = (place.head, place.width);
+    view.dtype = dtype as i32;
     view
 }
 
@@ -190,6 +236,7 @@ fn check(row: &Row, device: &Device, context: *mut xqkv_context) {
     let stats = case.run();
     let after = device.counts();
     let counted = (after.0 - before.0, after.1 - before.1);
+    assert_eq!(after.2 - before.2, row.kernels as u64, "the device's kernels, {row:?}");
     assert_eq!(stats.matmuls, row.calls as i64, "the library's count, {row:?}");
     assert_eq!(stats.multiply_adds, case.necessary(), "the library's multiply-adds, {row:?}");
     assert_eq!(counted, (row.calls as u64, case.necessary() as u64), "the device's, {row:?}");

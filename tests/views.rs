@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use std::collections::HashSet;
 use xqkv::dtype::Dtype;
-use xqkv::view::{Shape, Strides, View};
+use xqkv::view::{Base, Indices, Shape, Strides, Target, View};
 
 const BASE: usize = 1 << 20;
 
@@ -19,28 +19,29 @@ fn shapes() -> impl Strategy<Value = Shape> {
 
 fn strides() -> impl Strategy<Value = Strides> {
     let stride = || prop_oneof![0i64..40, Just(60), Just(120), -3i64..0];
-    (stride(), stride(), stride(), stride()).prop_map(|(layer, row, head, width)| Strides {
-        layer,
-        row,
-        head,
-        width,
-    })
+    (stride(), prop_oneof![Just(0i64), stride()], stride(), stride(), stride())
+        .prop_map(|(layer, group, row, head, width)| Strides { layer, group, row, head, width })
 }
 
-/// Every byte that a view's elements occupy, element by element.
-fn bytes(view: &View) -> Vec<usize> {
+/// Groups of so many rows, or none, and so many places for slots, or none.
+fn places() -> impl Strategy<Value = (i64, Option<i64>)> {
+    (0i64..4, prop_oneof![Just(None), (1i64..8).prop_map(Some)])
+}
+
+/// Every byte that a view's elements may occupy, element by element.
+fn bytes(view: &View<'_>) -> Vec<usize> {
     let (shape, strides) = (view.shape(), view.strides());
+    let places = view.slots().map_or(shape.rows, |slots| slots.bound());
+    let group_rows = view.group_rows().unwrap_or(places);
     let mut bytes = Vec::new();
     for layer in 0..shape.layers {
-        for row in 0..shape.rows {
+        for place in 0..places {
+            let row = place / group_rows * strides.group + place % group_rows * strides.row;
             for head in 0..shape.heads {
                 for width in 0..shape.width {
-                    let element = layer * strides.layer
-                        + row * strides.row
-                        + head * strides.head
-                        + width * strides.width;
-                    let first =
-                        (view.address() as i64 + element * view.dtype().bytes() as i64) as usize;
+                    let element = row + head * strides.head + width * strides.width;
+                    let offset = element as usize * view.dtype().bytes();
+                    let first = view.address(layer as usize) + offset;
                     bytes.extend(first..first + view.dtype().bytes());
                 }
             }
@@ -49,16 +50,36 @@ fn bytes(view: &View) -> Vec<usize> {
     bytes
 }
 
-fn view(address: usize, dtype: Dtype, shape: Shape, strides: Strides) -> Option<View> {
-    View::new("key", address, dtype, shape, strides).ok()
+fn target(address: usize, dtype: Dtype, strides: Strides) -> Target<'static> {
+    let base = Base::First(address);
+    Target { base, dtype, strides, group_rows: 0, slots: None, accumulates: false }
+}
+
+fn view(
+    address: usize,
+    dtype: Dtype,
+    shape: Shape,
+    strides: Strides,
+    (group_rows, places): (i64, Option<i64>),
+) -> Option<View<'static>> {
+    let indices = |places| Indices::new("key", "slots", 64, shape.rows, ("slot_count", places));
+    let slots = places.map(|places| indices(places).unwrap());
+    let target = Target { group_rows, slots, ..target(address, dtype, strides) };
+    View::new("key", shape, target).ok()
+}
+
+fn are_disjoint(one: &View<'_>, two: &View<'_>) -> bool {
+    one.footprints().all(|one| two.footprints().all(|two| one.is_disjoint_from(&two)))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn no_two_elements_share_a_place(shape in shapes(), strides in strides()) {
-        if let Some(view) = view(BASE, Dtype::F16, shape, strides) {
+    fn no_two_elements_share_a_place(
+        shape in shapes(), strides in strides(), places in places(),
+    ) {
+        if let Some(view) = view(BASE, Dtype::F16, shape, strides, places) {
             let bytes = bytes(&view);
             prop_assert_eq!(bytes.iter().collect::<HashSet<_>>().len(), bytes.len());
         }
@@ -66,17 +87,17 @@ proptest! {
 
     #[test]
     fn arrays_that_are_said_to_be_disjoint_are(
-        one in (shapes(), strides()),
-        two in (shapes(), strides()),
+        one in (shapes(), strides(), places()),
+        two in (shapes(), strides(), places()),
         offset in 0usize..200,
         wide in any::<bool>(),
     ) {
         let dtype = if wide { Dtype::F32 } else { Dtype::F16 };
-        let one = view(BASE, Dtype::F16, one.0, one.1);
-        let two = view(BASE + offset * dtype.bytes(), dtype, two.0, two.1);
+        let one = view(BASE, Dtype::F16, one.0, one.1, one.2);
+        let two = view(BASE + offset * dtype.bytes(), dtype, two.0, two.1, two.2);
         if let (Some(one), Some(two)) = (one, two) {
-            let said = one.footprint().is_disjoint_from(two.footprint());
-            prop_assert_eq!(said, two.footprint().is_disjoint_from(one.footprint()));
+            let said = are_disjoint(&one, &two);
+            prop_assert_eq!(said, are_disjoint(&two, &one));
             let first: HashSet<usize> = bytes(&one).into_iter().collect();
             prop_assert!(!said || bytes(&two).iter().all(|byte| !first.contains(byte)));
         }
@@ -89,8 +110,39 @@ proptest! {
         let shape = Shape { layers: 1, ..shape };
         let columns = shape.heads * shape.width;
         let strides = Strides { row: 2 * columns + gap, ..Strides::default() };
-        let key = view(BASE, Dtype::F16, shape, strides).unwrap();
-        let value = view(BASE + 2 * columns as usize, Dtype::F16, shape, strides).unwrap();
-        prop_assert!(key.footprint().is_disjoint_from(value.footprint()));
+        let of = |address| View::new("key", shape, target(address, Dtype::F16, strides)).unwrap();
+        prop_assert!(are_disjoint(&of(BASE), &of(BASE + 2 * columns as usize)));
     }
+
+    #[test]
+    fn key_and_value_in_one_page_are_disjoint(shape in shapes(), rows in 1i64..4, gap in 0i64..5) {
+        let shape = Shape { layers: 1, ..shape };
+        let half = rows * shape.heads * shape.width;
+        let strides = Strides { group: 2 * half + gap, ..Strides::default() };
+        let of = |address| {
+            let target = Target { group_rows: rows, ..target(address, Dtype::F16, strides) };
+            View::new("key", shape, target).unwrap()
+        };
+        prop_assert!(are_disjoint(&of(BASE), &of(BASE + 2 * half as usize)));
+    }
+
+    #[test]
+    fn layers_that_lie_anywhere_are_told_apart(shape in shapes(), starts in offsets()) {
+        let addresses: Vec<usize> = starts.iter().map(|start| BASE + 2 * start).collect();
+        let shape = Shape { layers: 3, ..shape };
+        let target = Target {
+            base: Base::Each(&addresses[..3]),
+            ..target(0, Dtype::F16, Strides::default())
+        };
+        let one = View::new("key", shape, target).unwrap();
+        let two = view(addresses[3], Dtype::F16, Shape { layers: 1, ..shape }, Strides::default(),
+            (0, None)).unwrap();
+        let first: HashSet<usize> = bytes(&one).into_iter().collect();
+        let shares = bytes(&two).iter().any(|byte| first.contains(byte));
+        prop_assert_eq!(are_disjoint(&one, &two), !shares);
+    }
+}
+
+fn offsets() -> impl Strategy<Value = [usize; 4]> {
+    prop::array::uniform4(0usize..300)
 }

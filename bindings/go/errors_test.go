@@ -143,7 +143,7 @@ func TestWrongSpecsContextsAndCheckpointsAreRefused(t *testing.T) {
 	holdError(t, "dtype", spec.Check(), xqkv.StatusInvalidEnum, "weight_dtype")
 	spec = smallSpec
 	spec.Norm = xqkv.NormRMS
-	holdError(t, "norm", spec.Check(), xqkv.StatusNotSupported, "norm")
+	holdError(t, "norm", spec.Check(), xqkv.StatusInvalidArgument, "norm_epsilon")
 	_, err := smallSpec.Cut(xqkv.ProjectionOptions{RankCount: 3})
 	holdError(t, "ranks", err, xqkv.StatusIndivisibleHeads, "3")
 	_, err = xqkv.Balance(smallSpec, 3, 3)

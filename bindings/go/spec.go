@@ -8,7 +8,7 @@ import "runtime"
 // Norm is what is done to each head of Q and of K after its bias.
 type Norm int32
 
-// The norms; this version has none.
+// The norms: none, or root mean square with a weight for Q and one for K.
 const (
 	NormNone Norm = C.XQKV_NORM_NONE
 	NormRMS  Norm = C.XQKV_NORM_RMS

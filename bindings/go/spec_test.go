@@ -12,6 +12,7 @@ func TestEveryFieldOfASpecComesFromTheCheckpoint(t *testing.T) {
 		WeightDtype: xqkv.DtypeBF16, LayerCount: 2, DecoderWidth: 512, EncoderWidth: 512,
 		QueryHeads: 8, KeyValueHeads: 2, HeadWidth: 64, ValueHeadWidth: 64,
 		QueryScale: 1, KeyScale: 1, ValueScale: 1,
+		Norm: xqkv.NormRMS, NormEpsilon: 1e-5, NormRoundsFirst: true,
 	})
 	whisper := must(xqkv.ReadSpec(xqkv.Checkpoint{Directory: folders[0]}))
 	same(t, "biases", []bool{whisper.QueryBias, whisper.KeyBias, whisper.ValueBias},

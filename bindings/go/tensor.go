@@ -17,7 +17,7 @@ const (
 // Layout is how a weight's elements are ordered.
 type Layout int32
 
-// The layouts; this version takes the first only.
+// The layouts.
 const (
 	LayoutOutIn Layout = C.XQKV_LAYOUT_OUT_IN
 	LayoutInOut Layout = C.XQKV_LAYOUT_IN_OUT
@@ -26,7 +26,7 @@ const (
 // FusedOrder is how the parts of a fused weight follow each other.
 type FusedOrder int32
 
-// The orders; this version takes the first only.
+// The orders: all rows of a part, then all of the next; or the rows of each key/value head together.
 const (
 	FusedOrderConcatenated FusedOrder = C.XQKV_FUSED_ORDER_CONCATENATED
 	FusedOrderPerHead      FusedOrder = C.XQKV_FUSED_ORDER_PER_HEAD
@@ -37,11 +37,13 @@ type Tensor struct {
 	memory
 	// Rows are output features, Columns input features; a bias has 1 column.
 	Rows, Columns int
-	// RowStride is elements from one row to the next; 0 is Columns.
+	// RowStride is elements from one output to the next, and 0 is Columns; with LayoutInOut from one
+	// input to the next, and 0 is Rows.
 	RowStride int
 	Extent    Extent
 	// Convert rounds a weight of another dtype than the spec's; otherwise it is refused.
-	Convert    bool
+	Convert bool
+	// Layout is a weight's; a bias has none.
 	Layout     Layout
 	FusedOrder FusedOrder
 }
@@ -51,10 +53,13 @@ func NewTensor[E Element](elements []E, rows, columns int) Tensor {
 	return Tensor{memory: memoryOf(elements), Rows: rows, Columns: columns}
 }
 
-func (tensor *Tensor) plain(pinner *runtime.Pinner) (plain C.xqkv_tensor, err error) {
-	columns := orPacked(tensor.Columns, 1)
-	rows := axis{tensor.Rows, orPacked(tensor.RowStride, columns)}
-	if err := tensor.ensureHolds("tensor", [4]axis{{1, 1}, {1, 1}, rows, {columns, 1}}); err != nil {
+func (tensor *Tensor) plain(kind Kind, pinner *runtime.Pinner) (plain C.xqkv_tensor, err error) {
+	far, near := tensor.Rows, orPacked(tensor.Columns, 1)
+	if kind == KindWeight && tensor.Layout == LayoutInOut {
+		far, near = near, far
+	}
+	outer := axis{far, orPacked(tensor.RowStride, near)}
+	if err := tensor.ensureHolds("tensor", [4]axis{{1, 1}, {1, 1}, outer, {near, 1}}); err != nil {
 		return plain, err
 	}
 	C.xqkv_tensor_init(&plain, C.sizeof_xqkv_tensor)

@@ -20,7 +20,7 @@ const (
 // Kind is what a tensor is to its part.
 type Kind int32
 
-// The kinds; norms are not in this version.
+// The kinds; a norm is of query or of key, and has HeadWidth rows.
 const (
 	KindWeight Kind = C.XQKV_KIND_WEIGHT
 	KindBias   Kind = C.XQKV_KIND_BIAS
@@ -53,7 +53,7 @@ func (projection *Projection) Begin() (*Update, error) {
 func (update *Update) Put(layer int, part Part, kind Kind, tensor Tensor) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
-	plain, err := tensor.plain(&pinner)
+	plain, err := tensor.plain(kind, &pinner)
 	if err != nil {
 		return err
 	}

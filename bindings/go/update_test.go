@@ -52,6 +52,10 @@ func TestTensorsMayBeStridedCutAndConverted(t *testing.T) {
 	shard.Extent, shard.Convert = xqkv.ExtentShard, true
 	put(shard)
 	same(t, "this rank's own rows", decoded(projection, 3, 4, 5), []float32{3, 8})
+	across := xqkv.NewTensor([]float32{1, 4, 7, 1, 0, 2, 5, 8, 1, 0, 3, 6, 9, 1}, 4, 3)
+	across.Layout, across.RowStride = xqkv.LayoutInOut, 5
+	put(across)
+	same(t, "rows of rank 1", decoded(projection, 1, 0, -1), []float32{-2, 0})
 }
 
 func TestAPatternNamesTheTensorsOfAnUnknownFamily(t *testing.T) {
@@ -86,12 +90,13 @@ func TestAReportListsWhatTheCheckpointHas(t *testing.T) {
 	spec := must(xqkv.ReadSpec(checkpoint))
 	report := must(checkpoint.Report(spec))
 	same(t, "family and counts", []any{report.Family, len(report.Used), len(report.Missing)},
-		[]any{"mllama", 6, 0})
+		[]any{"mllama", 10, 0})
 	same(t, "numbers", []int{report.Used[5].Layer, report.Used[5].CheckpointLayer}, []int{1, 3})
+	same(t, "norm", []string{report.Used[1].Part, report.Used[1].Kind}, []string{"query", "norm"})
 	same(t, "shape", report.Used[0].Shape, report.Used[0].NeededShape)
 	spec.HeadWidth = 32
 	report = must(checkpoint.Report(spec))
-	same(t, "misshaped", []int{len(report.Used), len(report.Misshaped)}, []int{2, 4})
+	same(t, "misshaped", []int{len(report.Used), len(report.Misshaped)}, []int{2, 8})
 	same(t, "needed", report.Misshaped[0].NeededShape, []int{256, 512})
 	if len(report.Unused) == 0 {
 		t.Error("the output projections are unused")

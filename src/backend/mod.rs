@@ -11,7 +11,7 @@ pub use cuda::answers as cuda_answers;
 pub use host::InstructionSet;
 
 use crate::dtype::Dtype;
-use crate::error::Error;
+use crate::error::{Error, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
 use crate::view::{Rows, View};
@@ -37,7 +37,8 @@ pub trait Backend: Send + Sync {
     /// Does all that is slow for jobs like this one, with at most as many rows.
     fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error>;
 
-    /// Refuses a job that lies otherwise in memory than the one the plan was made for.
+    /// Refuses a job that lies otherwise in memory than the one the plan was made for. Dtypes, strides
+    /// and layers were compared: they are the plan's, and there are not more rows.
     fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error>;
 
     /// Refuses memory that the device cannot use, and a stream that no plan can be made on now.
@@ -86,9 +87,26 @@ pub struct MatrixForm {
     pub scale: f32,
     /// Whether a bias is added.
     pub has_bias: bool,
+    /// What is done to the sum and its bias before the scale.
+    pub norm: Option<NormForm>,
     /// Neighbours with the same number multiply the same rows, so a device may stack them.
     pub stack: usize,
 }
+
+/// Root mean square norm of each `width` neighbouring outputs of a row:
+/// x · weight[lane] / sqrt(mean(x²) + epsilon), the squares summed in order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormForm {
+    /// Outputs that are normed together, and elements of the norm's weight.
+    pub width: usize,
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// Whether the quotient is rounded to the form's dtype before the weight is multiplied.
+    pub rounds_first: bool,
+}
+
+/// Widest head that backends norm.
+pub const MOST_NORM_WIDTH: usize = 1024;
 
 /// What a device may do that changes bits. Of no effect where it would not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +117,7 @@ pub struct Numerics {
     pub batch_invariant: bool,
 }
 
-/// The matrices and biases that weights are made of: `matrices` of each layer in turn.
+/// The matrices, biases and norms that weights are made of: `matrices` of each layer in turn.
 pub struct Stock<'a> {
     /// What every layer holds.
     pub form: &'a Form,
@@ -113,7 +131,9 @@ pub struct Content<'a> {
     /// The matrix.
     pub weight: WeightSource<'a>,
     /// Its bias.
-    pub bias: BiasSource<'a>,
+    pub bias: VectorSource<'a>,
+    /// The weight of its norm.
+    pub norm: VectorSource<'a>,
 }
 
 /// Where a matrix comes from.
@@ -139,15 +159,15 @@ pub struct Borrowed {
     pub row_stride: i64,
 }
 
-/// Where a bias comes from.
+/// Where a bias comes from, or another vector that belongs to a matrix.
 #[derive(Clone, Copy, Default)]
-pub enum BiasSource<'a> {
+pub enum VectorSource<'a> {
     /// There is none.
     #[default]
     Absent,
     /// It is the one that was there before.
     Kept,
-    /// One element for each output; copied.
+    /// Its elements; copied.
     Copied(&'a [f32]),
 }
 
@@ -193,10 +213,26 @@ pub struct Output<'a> {
     /// Which of the form's matrices.
     pub matrix: usize,
     /// Written: [layers, rows, heads, width], with heads · width = outputs.
-    pub view: &'a View,
+    pub view: &'a View<'a>,
 }
 
 impl<'a> Job<'a> {
+    /// Refuses to add to results of a norm: what is there was normed without what is added.
+    pub fn ensure_addable(&self) -> Result<(), Error> {
+        for side in self.sides.iter().flatten() {
+            for output in side.outputs() {
+                ensure!(
+                    !output.view.accumulates() || self.form.matrices[output.matrix].norm.is_none(),
+                    InvalidArgument,
+                    "{}.accumulate is 1, and its heads are normed, so that a sum of results is no \
+                     result; use 0, or a spec whose norm is XQKV_NORM_NONE",
+                    output.name
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// The sides that are there.
     pub fn sides(&self) -> impl Iterator<Item = Side<'a>> {
         self.sides.into_iter().flatten()
@@ -209,6 +245,9 @@ impl<'a> Side<'a> {
         self.outputs.into_iter().flatten()
     }
 }
+
+/// What a workspace's address is a multiple of.
+pub const WORKSPACE_ALIGNMENT: usize = 256;
 
 /// Where a device's work is put: addresses of the engine's objects, 0 for none. All 0 on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -239,7 +278,9 @@ pub struct PlanOptions {
 /// All that is slow about a kind of job, done. Immutable, and cheap to share.
 #[derive(Clone)]
 pub struct Plan {
-    /// Scratch memory with which the plan runs best; it runs with none as well.
+    /// Scratch memory without which the plan does not run.
+    pub minimum_bytes: usize,
+    /// Scratch memory with which the plan runs best.
     pub workspace_bytes: usize,
     inner: Arc<dyn Any + Send + Sync>,
 }

@@ -25,14 +25,15 @@ pub struct xqkv_checkpoint {
     /// Set by xqkv_checkpoint_init.
     pub struct_size: u32,
     /// 1 converts weights of another dtype than the spec's, with one rounding to nearest even; 0
-    /// refuses them. Biases are kept in f32 and always converted, which is exact.
+    /// refuses them. Biases and norms are kept in f32 and always converted, which is exact.
     pub convert: i32,
     /// The folder's path, in the system's encoding.
     pub directory: *const c_char,
     /// For a model of another family, its tensors' names, with places for {layer} (numbered from 0
     /// as in xqkv_spec), {part} and {kind} ("weight" or "bias"), such as
     /// "decoder.{layer}.xattn.{part}.{kind}". config.json is not read then, and the spec is the
-    /// caller's. NULL goes by the family.
+    /// caller's; a norm's weights have no names, and are put by xqkv_update_put. NULL goes by the
+    /// family.
     pub tensor_pattern: *const c_char,
     /// What stands for {part} in the names of Wq and bq; NULL is "query". Only with a pattern.
     pub query_name: *const c_char,

@@ -5,7 +5,7 @@ use super::input::xqkv_input;
 use super::plain::{self, Plain};
 use super::plan::xqkv_plan;
 use super::view::xqkv_view;
-use crate::backend::{Info, Lane};
+use crate::backend::{Info, Lane, WORKSPACE_ALIGNMENT};
 use crate::error::{Error, Status, ensure};
 use crate::projection::{Call, DecoderSide, EncoderSide, Projection};
 use crate::spec::Part;
@@ -47,8 +47,8 @@ pub struct xqkv_forward {
     /// CUDA: the CUstream to run on; NULL is the default stream. Host: must be NULL, since the
     /// call is done when it returns.
     pub stream: *mut c_void,
-    /// Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
-    /// xqkv_plan_get_workspace tells how much is of use; NULL is none.
+    /// Scratch memory of the context's device, at a multiple of 256 bytes, one for each concurrent
+    /// call. xqkv_plan_get_workspace tells how much is needed and how much is of use; NULL is none.
     pub workspace: *mut c_void,
     /// Bytes at `workspace`.
     pub workspace_bytes: i64,
@@ -77,18 +77,26 @@ pub unsafe extern "C" fn xqkv_forward_init(forward: *mut xqkv_forward, size: usi
 
 impl xqkv_forward {
     /// The checked call. Here, once, a NULL encoder becomes None.
+    ///
+    /// # Safety
+    /// Where a view's `layer_data` is not NULL, it points to a pointer for each layer of the call.
     #[inline(always)]
-    pub(super) fn resolve(&self, projection: &Projection) -> Result<Call, Error> {
+    pub(super) unsafe fn resolve<'a>(&'a self, projection: &Projection) -> Result<Call<'a>, Error> {
         self.ensure_lane(projection.backend().info())?;
         let spec = projection.spec();
         let decoder = self.decoder.rows("decoder", spec.decoder_width)?;
         let encoder = self.encoder.rows("encoder", spec.encoder_width)?;
         self.ensure_sides(projection, decoder.is_some(), encoder.is_some())?;
+        projection.ensure_layers(self.layer, self.layer_count())?;
+        // SAFETY: passed on.
+        let decoder = decoder.map(|rows| unsafe { self.decoder_side(projection, rows) });
+        // SAFETY: passed on.
+        let encoder = encoder.map(|rows| unsafe { self.encoder_side(projection, rows) });
         Ok(Call {
             layer: self.layer,
             layer_count: self.layer_count(),
-            decoder: decoder.map(|rows| self.decoder_side(projection, rows)).transpose()?.flatten(),
-            encoder: encoder.map(|rows| self.encoder_side(projection, rows)).transpose()?.flatten(),
+            decoder: decoder.transpose()?.flatten(),
+            encoder: encoder.transpose()?.flatten(),
             lane: self.lane(),
         })
     }
@@ -97,35 +105,49 @@ impl xqkv_forward {
         if self.layer_count == 0 { 1 } else { self.layer_count }
     }
 
+    /// # Safety
+    /// As for `resolve`.
     #[inline(always)]
-    fn decoder_side(
-        &self,
+    unsafe fn decoder_side<'a>(
+        &'a self,
         projection: &Projection,
         rows: Rows,
-    ) -> Result<Option<DecoderSide>, Error> {
+    ) -> Result<Option<DecoderSide<'a>>, Error> {
         if projection.shard().query_heads.count == 0 {
             return Ok(None);
         }
-        let query = self.view(projection, Part::Query, rows.count())?;
+        // SAFETY: passed on.
+        let query = unsafe { self.view(projection, Part::Query, rows.count()) }?;
         Ok(Some(DecoderSide { rows, query }))
     }
 
+    /// # Safety
+    /// As for `resolve`.
     #[inline(always)]
-    fn encoder_side(
-        &self,
+    unsafe fn encoder_side<'a>(
+        &'a self,
         projection: &Projection,
         rows: Rows,
-    ) -> Result<Option<EncoderSide>, Error> {
+    ) -> Result<Option<EncoderSide<'a>>, Error> {
         if projection.shard().key_value_heads.count == 0 {
             return Ok(None);
         }
-        let key = self.view(projection, Part::Key, rows.count())?;
-        let value = self.view(projection, Part::Value, rows.count())?;
+        // SAFETY: passed on.
+        let key = unsafe { self.view(projection, Part::Key, rows.count()) }?;
+        // SAFETY: passed on.
+        let value = unsafe { self.view(projection, Part::Value, rows.count()) }?;
         Ok(Some(EncoderSide { rows, key, value }))
     }
 
+    /// # Safety
+    /// As for `resolve`.
     #[inline(always)]
-    fn view(&self, projection: &Projection, part: Part, rows: i64) -> Result<View, Error> {
+    unsafe fn view<'a>(
+        &'a self,
+        projection: &Projection,
+        part: Part,
+        rows: i64,
+    ) -> Result<View<'a>, Error> {
         let view = match part {
             Part::Query => &self.query,
             Part::Key => &self.key,
@@ -134,7 +156,8 @@ impl xqkv_forward {
         let heads = projection.shard().heads(part).count;
         let shape =
             Shape { layers: self.layer_count(), rows, heads, width: projection.spec().width(part) };
-        view.resolve(part.name(), shape)
+        // SAFETY: passed on.
+        unsafe { view.resolve(part.name(), shape) }
     }
 
     /// Refuses inputs that are both absent, or that the spec has no projection for.
@@ -203,6 +226,12 @@ impl xqkv_forward {
             InvalidArgument,
             "workspace_bytes is {}; it must not be negative",
             self.workspace_bytes
+        );
+        ensure!(
+            (self.workspace as usize).is_multiple_of(WORKSPACE_ALIGNMENT),
+            Misaligned,
+            "workspace is {:p}, not a multiple of {WORKSPACE_ALIGNMENT}",
+            self.workspace
         );
         Ok(())
     }

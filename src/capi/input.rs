@@ -2,7 +2,7 @@
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
-use crate::view::Rows;
+use crate::view::{Indices, Rows};
 use std::ffi::c_void;
 
 /// Rows of hidden states: the decoder's or the encoder's. Part of xqkv_forward by value, so its
@@ -20,8 +20,11 @@ pub struct xqkv_input {
     pub rows: i64,
     /// Elements from one row to the next; 0 is the width of the hidden states.
     pub row_stride: i64,
-    /// Indices of the rows to take, in the memory of the context's device; NULL takes the first
-    /// `rows`. Not in this version: must be NULL.
+    /// Indices of the rows to take, in the memory of the context's device, aligned to 8 bytes;
+    /// NULL takes the first `rows`. A row may be named more than once, rows that are not named are
+    /// not projected, and results have one row for each index. The host refuses an index that is
+    /// not in [0, buffer_rows) before anything is written; CUDA cannot see the list, and results
+    /// of such a row are NaN.
     pub row_list: *const i64,
     /// With a row list, rows in the buffer that it indexes; otherwise 0.
     pub buffer_rows: i64,
@@ -38,25 +41,24 @@ impl xqkv_input {
         if self.data.is_null() || self.rows == 0 {
             return Ok(None);
         }
-        self.ensure_supported(name)?;
+        ensure!(self.reserved == 0, InvalidArgument, "{name}.reserved is {}; use 0", self.reserved);
         let dtype = Dtype::from_integer(self.dtype, format_args!("{name}.dtype"))?;
-        let address = self.data as usize;
-        Rows::new(name, address, dtype, self.rows, width, self.row_stride).map(Some)
+        let list = self.row_list(name)?;
+        Rows::new(name, self.data as usize, dtype, self.rows, width, self.row_stride, list)
+            .map(Some)
     }
 
-    fn ensure_supported(&self, name: &str) -> Result<(), Error> {
+    fn row_list(&self, name: &str) -> Result<Option<Indices>, Error> {
         ensure!(
-            self.row_list.is_null(),
-            NotSupported,
-            "{name}.row_list is not NULL, but this version has no row lists; pass packed rows"
-        );
-        ensure!(
-            self.buffer_rows == 0 && self.reserved == 0,
+            !self.row_list.is_null() || self.buffer_rows == 0,
             InvalidArgument,
-            "{name}.buffer_rows is {} and {name}.reserved is {}; without a row list both are 0",
-            self.buffer_rows,
-            self.reserved
+            "{name}.buffer_rows is {} and {name}.row_list is NULL; without a row list it is 0",
+            self.buffer_rows
         );
-        Ok(())
+        if self.row_list.is_null() {
+            return Ok(None);
+        }
+        let (address, bound) = (self.row_list as usize, ("buffer_rows", self.buffer_rows));
+        Indices::new(name, "row_list", address, self.rows, bound).map(Some)
     }
 }

@@ -2,6 +2,7 @@
 //! against another version of the header is refused instead of misread.
 
 use crate::error::{Error, ensure};
+use std::fmt::Display;
 
 /// A struct of the header that the caller fills in.
 ///
@@ -59,7 +60,7 @@ pub(super) unsafe fn check<T: Plain>(plain: *const T, name: &str) -> Result<(), 
 }
 
 /// Refuses NULL, and a pointer at which no value of the type can lie.
-pub(super) fn ensure_pointer<T>(pointer: *const T, name: &str) -> Result<(), Error> {
+pub(super) fn ensure_pointer<T>(pointer: *const T, name: impl Display) -> Result<(), Error> {
     ensure!(!pointer.is_null(), NullArgument, "{name} is NULL");
     ensure!(
         pointer.is_aligned(),
@@ -84,7 +85,7 @@ fn ensure_size<T: Plain>(size: usize) -> Result<(), Error> {
 }
 
 /// An integer that stands for yes or no.
-pub(super) fn flag(value: i32, name: &str) -> Result<bool, Error> {
+pub(super) fn flag(value: i32, name: impl Display) -> Result<bool, Error> {
     ensure!(matches!(value, 0 | 1), InvalidArgument, "{name} is {value}; use 0 or 1");
     Ok(value == 1)
 }

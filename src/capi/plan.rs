@@ -6,7 +6,7 @@ use super::forward::xqkv_forward;
 use super::handle::{self, Borrowed};
 use super::plain::{self, Plain, ensure_pointer};
 use super::projection::xqkv_projection;
-use crate::backend::PlanOptions;
+use crate::backend::{PlanOptions, WORKSPACE_ALIGNMENT};
 use crate::error::{Error, Status, ensure, named_enum};
 use std::sync::Arc;
 
@@ -62,7 +62,8 @@ pub struct xqkv_workspace {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Bytes without which a call is WORKSPACE_TOO_SMALL. In this version always 0.
+    /// Bytes without which a call is WORKSPACE_TOO_SMALL. On the host 0 without slots; on CUDA 0
+    /// where matmuls write the views and read the rows (docs/matmuls.md).
     pub minimum_bytes: i64,
     /// Bytes with which calls are fastest; less is used as far as it goes. Never less for a plan of
     /// more rows.
@@ -130,7 +131,8 @@ pub unsafe extern "C" fn xqkv_plan_create(
         let (example, options) =
             unsafe { (plain::read(example, "example")?, read_options(options)?) };
         ensure_pointer(plan, "plan")?;
-        let call = example.resolve(&held.projection)?;
+        // SAFETY: the caller promises that layer_data is as long as the call has layers.
+        let call = unsafe { example.resolve(&held.projection) }?;
         let made = held.projection.plan(&call, &options)?;
         // SAFETY: not NULL and aligned.
         unsafe { *plan = handle::insert(Arc::new(made))? };
@@ -164,9 +166,9 @@ pub unsafe extern "C" fn xqkv_plan_get_workspace(
         unsafe { plain::check(workspace, "workspace") }?;
         // SAFETY: just checked.
         let workspace = unsafe { &mut *workspace };
-        workspace.minimum_bytes = 0;
+        workspace.minimum_bytes = plan.minimum_bytes() as i64;
         workspace.recommended_bytes = plan.workspace_bytes() as i64;
-        workspace.alignment_bytes = 256;
+        workspace.alignment_bytes = WORKSPACE_ALIGNMENT as i64;
         Ok(())
     })
 }

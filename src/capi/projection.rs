@@ -270,7 +270,8 @@ pub unsafe extern "C" fn xqkv_projection_forward(
         }
         let plan = borrow_plan(forward.plan)?;
         // Used where it lies, since moving it takes as long as half of its checks.
-        let call = forward.resolve(&held.projection);
+        // SAFETY: the caller promises that layer_data is as long as the call has layers.
+        let call = unsafe { forward.resolve(&held.projection) };
         let call = call.as_ref().map_err(Error::clone)?;
         // SAFETY: the caller promises that inputs and views are memory as described, and that
         // nobody else writes the inputs or touches the outputs meanwhile.

@@ -31,8 +31,9 @@ pub struct xqkv_shard {
     pub key_columns: i64,
     /// Columns of this rank's V.
     pub value_columns: i64,
-    /// Bytes of this rank's weights in the spec's dtype and of its biases in f32, all layers,
-    /// before the padding of a backend (the host pads each matrix to a multiple of 32 rows).
+    /// Bytes of this rank's weights in the spec's dtype, and of its biases and norms in f32, all
+    /// layers, before the padding of a backend (the host pads each matrix to a multiple of 32
+    /// rows).
     pub weight_bytes: i64,
 }
 

@@ -6,10 +6,11 @@ use super::error::xqkv_error;
 use super::plain::{self, Plain, flag};
 use super::projection::{read_options, xqkv_projection_options};
 use super::shard::xqkv_shard;
+use crate::backend::MOST_NORM_WIDTH;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure, named_enum};
 use crate::shard::Shard;
-use crate::spec::{Parts, Spec};
+use crate::spec::{self, Parts, Spec};
 use crate::weights::checkpoint;
 
 /// What is done to each head of Q and of K after its bias.
@@ -18,8 +19,8 @@ use crate::weights::checkpoint;
 pub enum Norm {
     /// Nothing.
     None = 0,
-    /// Root mean square norm over each head, with a weight of head_width elements. Not in this
-    /// version: XQKV_STATUS_NOT_SUPPORTED.
+    /// Root mean square norm over each head, with a weight of head_width elements for Q and one for
+    /// K: rms(x)[lane] = x[lane] / sqrt(mean(x^2) + norm_epsilon) * weight[lane].
     Rms = 1,
 }
 
@@ -35,7 +36,8 @@ named_enum!(Norm {
 ///     key   = key_scale   * (encoder · Wk^T + bk)
 ///     value = value_scale * (encoder · Wv^T + bv)
 ///
-/// with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
+/// where with a norm rms(decoder · Wq^T + bq) and rms(encoder · Wk^T + bk) are scaled, each head
+/// for itself; with Wq [query_heads * head_width, decoder_width], Wk [key_value_heads * head_width,
 /// encoder_width] and Wv [key_value_heads * value_head_width, encoder_width].
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -73,7 +75,7 @@ pub struct xqkv_spec {
     pub value_scale: f32,
     /// An xqkv_norm, of the heads of Q and K.
     pub norm: i32,
-    /// Added to the mean square before its root is taken.
+    /// Added to the mean square before its root is taken. Above 0 with a norm, 0 without.
     pub norm_epsilon: f32,
     /// 1 rounds to the weights' dtype before the norm's weight is multiplied, as Hugging Face
     /// does; 0 rounds once, at the end.
@@ -127,7 +129,7 @@ pub unsafe extern "C" fn xqkv_spec_cut(
 }
 
 /// Fills in a spec from a checkpoint's config.json and the dtype of its tensors: sizes, heads,
-/// biases and layers, with scales of 1 and no norm. `spec` must have been initialised, and is
+/// biases, norm and layers, with scales of 1. `spec` must have been initialised, and is
 /// written only on success. Reads the headers of the checkpoint's files, no weights. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, SIZE_OVERFLOW, MISALIGNED,
@@ -165,7 +167,6 @@ pub(super) unsafe fn read_spec(spec: *const xqkv_spec) -> Result<Spec, Error> {
 
 impl xqkv_spec {
     fn to_unchecked(self) -> Result<Spec, Error> {
-        self.ensure_no_norm()?;
         Ok(Spec {
             layer_count: or(self.layer_count, 1),
             decoder_width: self.decoder_width,
@@ -185,23 +186,32 @@ impl xqkv_spec {
                 key: one_if_zero(self.key_scale),
                 value: one_if_zero(self.value_scale),
             },
+            norm: self.norm()?,
         })
     }
 
-    fn ensure_no_norm(&self) -> Result<(), Error> {
-        let norm = Norm::from_integer(self.norm, "norm")?;
-        ensure!(
-            norm == Norm::None,
-            NotSupported,
-            "norm is XQKV_NORM_RMS, but this version has no norm; project without it, and norm \
-             each head of Q and K yourself"
-        );
-        ensure!(
-            self.norm_epsilon == 0.0 && self.norm_rounds_first == 0,
-            InvalidArgument,
-            "norm_epsilon and norm_rounds_first are set, but norm is XQKV_NORM_NONE; leave them 0"
-        );
-        Ok(())
+    fn norm(&self) -> Result<Option<spec::Norm>, Error> {
+        let rounds_first = flag(self.norm_rounds_first, "norm_rounds_first")?;
+        match Norm::from_integer(self.norm, "norm")? {
+            Norm::Rms => {
+                ensure!(
+                    self.head_width <= MOST_NORM_WIDTH as i64,
+                    NotSupported,
+                    "head_width is {} with a norm; heads of at most {MOST_NORM_WIDTH} are normed",
+                    self.head_width
+                );
+                Ok(Some(spec::Norm { epsilon: self.norm_epsilon, rounds_first }))
+            }
+            Norm::None => {
+                ensure!(
+                    self.norm_epsilon == 0.0 && !rounds_first,
+                    InvalidArgument,
+                    "norm_epsilon and norm_rounds_first are set, but norm is XQKV_NORM_NONE; leave \
+                     them 0"
+                );
+                Ok(None)
+            }
+        }
     }
 
     fn from_checked(spec: &Spec) -> Self {
@@ -221,9 +231,9 @@ impl xqkv_spec {
             query_scale: spec.scale.query,
             key_scale: spec.scale.key,
             value_scale: spec.scale.value,
-            norm: Norm::None as i32,
-            norm_epsilon: 0.0,
-            norm_rounds_first: 0,
+            norm: if spec.norm.is_some() { Norm::Rms } else { Norm::None } as i32,
+            norm_epsilon: spec.norm.map_or(0.0, |norm| norm.epsilon),
+            norm_rounds_first: i32::from(spec.norm.is_some_and(|norm| norm.rounds_first)),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::plain::{self, Plain, ensure_pointer, flag};
 use crate::backend::{self, Backend};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure, named_enum};
-use crate::weights::{Data, Extent, Source};
+use crate::weights::{self, Data, Extent, Kind, Source};
 use std::ffi::c_void;
 
 /// Whether a tensor is the whole layer's or this rank's.
@@ -29,7 +29,7 @@ named_enum!(TensorExtent {
 pub enum Layout {
     /// [outputs, inputs], as torch.nn.Linear keeps it.
     OutIn = 0,
-    /// [inputs, outputs]. Not in this version: XQKV_STATUS_NOT_SUPPORTED.
+    /// [inputs, outputs], as FasterTransformer and ONNX Runtime keep it. It cannot be borrowed.
     InOut = 1,
 }
 
@@ -44,8 +44,10 @@ named_enum!(Layout {
 pub enum FusedOrder {
     /// All rows of Q, then all of K, then all of V.
     Concatenated = 0,
-    /// The rows of each head together, as Megatron keeps them. Not in this version:
-    /// XQKV_STATUS_NOT_SUPPORTED.
+    /// The rows of each key/value head together, as Megatron and Transformer Engine keep them:
+    /// those of Q of the query heads that it serves, those of K, those of V. Of a shard the rows
+    /// that it has, in this order. It can be borrowed only where each part's rows lie together all
+    /// the same, as those of a single key/value head do.
     PerHead = 1,
 }
 
@@ -68,6 +70,33 @@ named_enum!(Memory {
     Host => c"XQKV_MEMORY_HOST",
     Device => c"XQKV_MEMORY_DEVICE",
 });
+
+impl From<TensorExtent> for Extent {
+    fn from(extent: TensorExtent) -> Extent {
+        match extent {
+            TensorExtent::Whole => Extent::Whole,
+            TensorExtent::Shard => Extent::Shard,
+        }
+    }
+}
+
+impl From<Layout> for weights::Layout {
+    fn from(layout: Layout) -> weights::Layout {
+        match layout {
+            Layout::OutIn => weights::Layout::OutIn,
+            Layout::InOut => weights::Layout::InOut,
+        }
+    }
+}
+
+impl From<FusedOrder> for weights::FusedOrder {
+    fn from(order: FusedOrder) -> weights::FusedOrder {
+        match order {
+            FusedOrder::Concatenated => weights::FusedOrder::Concatenated,
+            FusedOrder::PerHead => weights::FusedOrder::PerHead,
+        }
+    }
+}
 
 impl From<Memory> for backend::Memory {
     fn from(memory: Memory) -> backend::Memory {
@@ -96,8 +125,8 @@ named_enum!(Ownership {
     Borrow => c"XQKV_OWNERSHIP_BORROW",
 });
 
-/// A weight or a bias in the caller's memory, to be loaded by xqkv_update_put. `data` needs no
-/// alignment, since it may lie in a mapped file.
+/// A weight, a bias or a norm in the caller's memory, to be loaded by xqkv_update_put. `data` needs
+/// no alignment, since it may lie in a mapped file.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct xqkv_tensor {
@@ -107,20 +136,21 @@ pub struct xqkv_tensor {
     pub dtype: i32,
     /// The first element. Read only during the call, unless borrowed.
     pub data: *const c_void,
-    /// Output features. A bias has one element for each.
+    /// Output features, whatever the layout. A bias has one element for each. Of a norm head_width.
     pub rows: i64,
-    /// Input features. A bias has 1, or 0 for the same.
+    /// Input features, whatever the layout. Biases and norms have 1, or 0 for the same.
     pub columns: i64,
-    /// Elements from one row to the next; 0 is `columns`. A bias may be a column of a matrix.
+    /// Elements from one output to the next; 0 is `columns`. With XQKV_LAYOUT_IN_OUT elements from
+    /// one input to the next; 0 is `rows`. A bias may be a column of a matrix.
     pub row_stride: i64,
     /// An xqkv_extent.
     pub extent: i32,
     /// 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
-    /// refuses it. A bias is kept in f32 and always converted, which is exact.
+    /// refuses it. Biases and norms are kept in f32 and always converted, which is exact.
     pub convert: i32,
-    /// An xqkv_layout.
+    /// An xqkv_layout. Biases and norms have none, and it is not looked at.
     pub layout: i32,
-    /// An xqkv_fused_order.
+    /// An xqkv_fused_order, of a fused weight or bias.
     pub fused_order: i32,
     /// An xqkv_memory.
     pub memory: i32,
@@ -161,24 +191,34 @@ impl xqkv_tensor {
     /// long as the source is used.
     pub(super) unsafe fn source<'a>(
         &self,
+        kind: Kind,
         backend: &dyn Backend,
         fetched: &'a mut Vec<u8>,
     ) -> Result<Source<'a>, Error> {
-        self.ensure_supported()?;
-        let dtype = Dtype::from_integer(self.dtype, "tensor.dtype")?;
-        let extent = match TensorExtent::from_integer(self.extent, "tensor.extent")? {
-            TensorExtent::Whole => Extent::Whole,
-            TensorExtent::Shard => Extent::Shard,
+        self.ensure_unquantised()?;
+        let layout = match (Layout::from_integer(self.layout, "tensor.layout")?, kind) {
+            (layout, Kind::Weight) => layout,
+            (_, Kind::Bias | Kind::Norm) => Layout::OutIn,
         };
-        let (columns, row_stride) = self.columns_and_stride()?;
-        let bytes = Source::bytes_of(dtype, self.rows, columns, row_stride)?;
-        let data = match bytes {
-            0 => Data::Copied(&[]),
+        let (columns, row_stride) = self.columns_and_stride(layout)?;
+        let order = FusedOrder::from_integer(self.fused_order, "tensor.fused_order")?;
+        let mut source = Source {
+            dtype: Dtype::from_integer(self.dtype, "tensor.dtype")?,
+            data: Data::Copied(&[]),
+            rows: self.rows,
+            columns,
+            row_stride,
+            layout: layout.into(),
+            order: order.into(),
+            extent: TensorExtent::from_integer(self.extent, "tensor.extent")?.into(),
+            convert: flag(self.convert, "tensor.convert")?,
+        };
+        let bytes = source.bytes()?;
+        if bytes > 0 {
             // SAFETY: passed on.
-            _ => unsafe { self.data(backend, bytes, fetched) }?,
-        };
-        let convert = flag(self.convert, "tensor.convert")?;
-        Ok(Source { dtype, data, rows: self.rows, columns, row_stride, extent, convert })
+            source.data = unsafe { self.data(backend, bytes, fetched) }?;
+        }
+        Ok(source)
     }
 
     /// Where the elements are; of a device's memory a copy, unless they are borrowed.
@@ -214,32 +254,24 @@ impl xqkv_tensor {
         }
     }
 
-    fn columns_and_stride(&self) -> Result<(i64, i64), Error> {
+    fn columns_and_stride(&self, layout: Layout) -> Result<(i64, i64), Error> {
         let (rows, columns) = (self.rows, if self.columns == 0 { 1 } else { self.columns });
         ensure!(
             rows >= 0 && columns >= 0,
             InvalidShape,
             "tensor is [{rows}, {columns}]; rows and columns must not be negative"
         );
-        let row_stride = if self.row_stride == 0 { columns } else { self.row_stride };
+        let (least, across) = match layout {
+            Layout::OutIn => (columns, "columns"),
+            Layout::InOut => (rows, "rows, which XQKV_LAYOUT_IN_OUT has side by side"),
+        };
+        let row_stride = if self.row_stride == 0 { least } else { self.row_stride };
         ensure!(
-            row_stride >= columns,
+            row_stride >= least,
             InvalidStride,
-            "tensor.row_stride is {row_stride}, less than its {columns} columns"
+            "tensor.row_stride is {row_stride}, less than its {least} {across}"
         );
         Ok((columns, row_stride))
-    }
-
-    fn ensure_supported(&self) -> Result<(), Error> {
-        let layout = Layout::from_integer(self.layout, "tensor.layout")?;
-        let order = FusedOrder::from_integer(self.fused_order, "tensor.fused_order")?;
-        for (supported, given, instead) in [
-            (layout == Layout::OutIn, layout.name(), Layout::OutIn.name()),
-            (order == FusedOrder::Concatenated, order.name(), FusedOrder::Concatenated.name()),
-        ] {
-            ensure!(supported, NotSupported, "this version does not take {given}; use {instead}");
-        }
-        self.ensure_unquantised()
     }
 
     fn ensure_unquantised(&self) -> Result<(), Error> {

@@ -33,10 +33,9 @@ pub enum PartChoice {
     Key = 2,
     /// Wv or bv.
     Value = 3,
-    /// Fused: the rows of Wk, then those of Wv; or bk, then bv.
+    /// Fused: the rows of Wk and of Wv; or bk and bv.
     KeyValue = 4,
-    /// Fused: the rows of Wq, then Wk, then Wv; or bq, bk, bv. Decoder and encoder are equally
-    /// wide then.
+    /// Fused: the rows of Wq, Wk and Wv; or bq, bk, bv. Decoder and encoder are equally wide then.
     QueryKeyValue = 5,
 }
 
@@ -52,12 +51,12 @@ named_enum!(PartChoice {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KindChoice {
-    /// The matrix, [outputs, inputs].
+    /// The matrix, [outputs, inputs] or as its layout says.
     Weight = 1,
     /// The bias, [outputs].
     Bias = 2,
-    /// The weight of a head's norm, [head_width]. Not in this version:
-    /// XQKV_STATUS_NOT_SUPPORTED.
+    /// The weight of the norm of each head of Q or of K, [head_width]. All heads share it, so it is
+    /// whole on every rank.
     Norm = 3,
 }
 
@@ -115,13 +114,14 @@ pub unsafe extern "C" fn xqkv_update_begin(
 }
 
 /// Puts one tensor of one layer into the update: `part` is an xqkv_part, `kind` an xqkv_kind.
-/// Only this rank's rows are copied, before the call returns. Shapes: a weight [outputs, inputs],
-/// a bias [outputs], where outputs are heads times head width of the part, of the uncut layer or
-/// of this rank as `tensor->extent` says, and a fused part has the sum of its parts' outputs. Any
-/// thread.
+/// Only this rank's elements are read of host memory, and copied before the call returns. Shapes:
+/// a weight has `rows` outputs and `columns` inputs, a bias as many outputs, which are heads times
+/// head width of the part, of the uncut layer or of this rank as `tensor->extent` says; a fused
+/// part has the sum of its parts' outputs. How they lie is `tensor->layout` and, of a fused part,
+/// `tensor->fused_order`. A norm has head_width `rows`, whatever the extent. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
-/// INVALID_ENUM, INVALID_ARGUMENT (a bias that the spec does not have), SIZE_OVERFLOW,
+/// INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have), SIZE_OVERFLOW,
 /// INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
 /// NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
 #[unsafe(no_mangle)]
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn xqkv_update_put(
         let tensor = unsafe { plain::read(tensor, "tensor") }?;
         let (backend, mut fetched) = (held.projection.projection.backend(), Vec::new());
         // SAFETY: the caller's promise about the tensor's memory.
-        let source = unsafe { tensor.source(backend, &mut fetched) }?;
+        let source = unsafe { tensor.source(kind, backend, &mut fetched) }?;
         held.lock()?.put(layer, parts, kind, &source)
     })
 }
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn xqkv_update_put(
 /// needs it answers NOT_READY from then on. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ENUM,
-/// INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, NOT_SUPPORTED, HANDLE_POISONED.
+/// INVALID_ARGUMENT, LAYER_OUT_OF_RANGE, DUPLICATE_PART, HANDLE_POISONED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_clear(
     update: *mut xqkv_update,
@@ -167,8 +167,9 @@ pub unsafe extern "C" fn xqkv_update_clear(
 }
 
 /// Puts all of this rank's layers from a checkpoint into the update, reading this rank's bytes
-/// and the files' headers only. The checkpoint must have each weight and bias that the spec has,
-/// in the spec's shape, and no bias that the spec lacks. Any thread.
+/// and the files' headers only. The checkpoint must have each weight, bias and norm that the spec
+/// has, in the spec's shape, and no bias that the spec lacks. A norm that the spec lacks is left to
+/// the caller. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ARGUMENT, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
@@ -196,8 +197,8 @@ pub unsafe extern "C" fn xqkv_update_read_checkpoint(
 
 /// Tells how many bytes a commit of the update as it is would take from the backend's memory: on
 /// CUDA exactly what the allocate callback, or the driver, will be asked for in one piece; on the
-/// host the packed matrices and biases that are new. Weights that are borrowed take none. Takes
-/// nothing. Any thread.
+/// host the packed matrices, biases and norms that are new. Weights that are borrowed take none.
+/// Takes nothing. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, MISALIGNED, INVALID_HANDLE, SIZE_OVERFLOW, HANDLE_POISONED.
 #[unsafe(no_mangle)]
@@ -285,9 +286,6 @@ fn kind_of(kind: i32) -> Result<Kind, Error> {
     match KindChoice::from_integer(kind, "kind")? {
         KindChoice::Weight => Ok(Kind::Weight),
         KindChoice::Bias => Ok(Kind::Bias),
-        KindChoice::Norm => {
-            let message = "this version has no norm; put only weights and biases";
-            Err(Error::new(Status::NotSupported, message))
-        }
+        KindChoice::Norm => Ok(Kind::Norm),
     }
 }

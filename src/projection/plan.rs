@@ -16,6 +16,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Scratch memory that a call must lend.
+    pub fn minimum_bytes(&self) -> usize {
+        self.device.minimum_bytes
+    }
+
     /// Scratch memory that a call should lend.
     pub fn workspace_bytes(&self) -> usize {
         self.device.workspace_bytes
@@ -38,6 +43,7 @@ struct SideShape {
     most_rows: i64,
     row_stride: i64,
     dtype: i32,
+    has_list: bool,
     views: [Option<ViewShape>; 2],
 }
 
@@ -45,12 +51,16 @@ struct SideShape {
 struct ViewShape {
     name: &'static str,
     strides: Strides,
+    group_rows: i64,
     dtype: i32,
+    has_slots: bool,
+    has_layer_data: bool,
+    accumulates: bool,
 }
 
 impl CallShape {
     /// The shape of a call, whose rows become the most.
-    pub(super) fn of(call: &Call, alignment: usize) -> Self {
+    pub(super) fn of(call: &Call<'_>, alignment: usize) -> Self {
         let decoder = call.decoder.as_ref().map(|side| {
             side_shape("decoder", &side.rows, [Some(("query", &side.query)), None], call)
         });
@@ -62,7 +72,7 @@ impl CallShape {
     }
 
     /// Refuses a call of another shape, or with more rows.
-    pub(super) fn ensure_fits(&self, call: &Call) -> Result<(), Error> {
+    pub(super) fn ensure_fits(&self, call: &Call<'_>) -> Result<(), Error> {
         ensure!(
             self.layer_count == call.layer_count,
             PlanMismatch,
@@ -82,7 +92,7 @@ impl CallShape {
         self.ensure_aligned(call)
     }
 
-    fn ensure_aligned(&self, call: &Call) -> Result<(), Error> {
+    fn ensure_aligned(&self, call: &Call<'_>) -> Result<(), Error> {
         call.addresses().try_for_each(|(name, address)| {
             // A power of two; a division takes longer than all the rest.
             ensure!(
@@ -106,12 +116,13 @@ impl SideShape {
     fn ensure_fits(
         &self,
         rows: &Rows,
-        views: [Option<&View>; 2],
+        views: [Option<&View<'_>>; 2],
         layer_count: i64,
     ) -> Result<(), Error> {
         let name = self.name;
         ensure_equal(name, "row_stride", self.row_stride, rows.row_stride())?;
         ensure_equal(name, "dtype", self.dtype.into(), rows.dtype() as i64)?;
+        ensure_alike(name, "row_list", self.has_list, rows.list().is_some())?;
         ensure!(
             rows.count() <= self.most_rows,
             PlanMismatch,
@@ -125,23 +136,51 @@ impl SideShape {
 }
 
 impl ViewShape {
-    fn ensure_fits(&self, view: &View, layer_count: i64) -> Result<(), Error> {
-        let strides = relevant_strides(view, layer_count);
-        let dtype = view.dtype() as i32;
-        if self.strides == strides && self.dtype == dtype {
+    fn of(name: &'static str, view: &View<'_>, layer_count: i64) -> Self {
+        Self {
+            name,
+            strides: relevant_strides(view, layer_count),
+            group_rows: view.group_rows().unwrap_or(0),
+            dtype: view.dtype() as i32,
+            has_slots: view.slots().is_some(),
+            has_layer_data: !view.has_layer_stride(),
+            accumulates: view.accumulates(),
+        }
+    }
+
+    fn ensure_fits(&self, view: &View<'_>, layer_count: i64) -> Result<(), Error> {
+        let given = Self::of(self.name, view, layer_count);
+        if *self == given {
             return Ok(());
         }
+        let (strides, theirs) = (self.strides, given.strides);
         for (field, planned, given) in [
-            ("dtype", i64::from(self.dtype), i64::from(dtype)),
-            ("layer_stride", self.strides.layer, strides.layer),
-            ("row_stride", self.strides.row, strides.row),
-            ("head_stride", self.strides.head, strides.head),
-            ("width_stride", self.strides.width, strides.width),
+            ("dtype", i64::from(self.dtype), i64::from(given.dtype)),
+            ("layer_stride", strides.layer, theirs.layer),
+            ("group_rows", self.group_rows, given.group_rows),
+            ("group_stride", strides.group, theirs.group),
+            ("row_stride", strides.row, theirs.row),
+            ("head_stride", strides.head, theirs.head),
+            ("width_stride", strides.width, theirs.width),
+            ("accumulate", self.accumulates.into(), given.accumulates.into()),
         ] {
             ensure_equal(self.name, field, planned, given)?;
         }
-        Ok(())
+        ensure_alike(self.name, "slots", self.has_slots, given.has_slots)?;
+        ensure_alike(self.name, "layer_data", self.has_layer_data, given.has_layer_data)
     }
+}
+
+fn ensure_alike(name: &str, field: &str, planned: bool, given: bool) -> Result<(), Error> {
+    let with = |has: bool| if has { "with" } else { "without" };
+    ensure!(
+        planned == given,
+        PlanMismatch,
+        "the call is {} {name}.{field}, the plan was made {}; make a plan for this shape",
+        with(given),
+        with(planned)
+    );
+    Ok(())
 }
 
 fn ensure_equal(name: &str, field: &str, planned: i64, given: i64) -> Result<(), Error> {
@@ -156,28 +195,28 @@ fn ensure_equal(name: &str, field: &str, planned: i64, given: i64) -> Result<(),
 fn side_shape(
     name: &'static str,
     rows: &Rows,
-    views: [Option<(&'static str, &View)>; 2],
-    call: &Call,
+    views: [Option<(&'static str, &View<'_>)>; 2],
+    call: &Call<'_>,
 ) -> SideShape {
-    let view = |(name, view): (&'static str, &View)| ViewShape {
-        name,
-        strides: relevant_strides(view, call.layer_count),
-        dtype: view.dtype() as i32,
-    };
+    let view =
+        |(name, view): (&'static str, &View<'_>)| ViewShape::of(name, view, call.layer_count);
     SideShape {
         name,
         most_rows: rows.count(),
         row_stride: rows.row_stride(),
         dtype: rows.dtype() as i32,
+        has_list: rows.list().is_some(),
         views: views.map(|named| named.map(view)),
     }
 }
 
 /// The strides that the call steps by; a packed layer stride grows with the rows, and of one layer
 /// none is used.
-fn relevant_strides(view: &View, layer_count: i64) -> Strides {
+fn relevant_strides(view: &View<'_>, layer_count: i64) -> Strides {
     let strides = view.strides();
-    let layer = if layer_count > 1 { strides.layer } else { 0 };
+    let has_layer_stride = layer_count > 1 && view.has_layer_stride();
+    let layer = if has_layer_stride { strides.layer } else { 0 };
+    let group = if view.group_rows().is_some() { strides.group } else { 0 };
     let head = if view.shape().heads > 1 { strides.head } else { 0 };
-    Strides { layer, head, ..strides }
+    Strides { layer, group, head, ..strides }
 }

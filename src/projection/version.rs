@@ -2,7 +2,7 @@
 
 use super::Call;
 use crate::backend::{
-    BiasSource, Content, Form, MatrixForm, Numerics, Stock, WeightSource, Weights,
+    Content, Form, MatrixForm, NormForm, Numerics, Stock, VectorSource, WeightSource, Weights,
 };
 use crate::error::{Error, ensure, listed};
 use crate::shard::Shard;
@@ -23,6 +23,17 @@ pub(super) struct Version {
 struct Held {
     weight: bool,
     bias: bool,
+    norm: bool,
+}
+
+impl Held {
+    fn has(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Weight => self.weight,
+            Kind::Bias => self.bias,
+            Kind::Norm => self.norm,
+        }
+    }
 }
 
 /// What a backend is to hold of every layer of a shard.
@@ -32,6 +43,11 @@ pub(super) fn form(spec: &Spec, shard: &Shard, numerics: Numerics) -> Form {
         inputs: spec.inputs(part) as usize,
         scale: spec.scale[part],
         has_bias: spec.bias[part],
+        norm: spec.norm_of(part).map(|norm| NormForm {
+            width: spec.width(part) as usize,
+            epsilon: norm.epsilon,
+            rounds_first: norm.rounds_first,
+        }),
         stack: usize::from(part != Part::Query),
     };
     Form {
@@ -65,7 +81,8 @@ impl Version {
             let change = |kind| update.changes().get(&(layer, part, kind));
             Content {
                 weight: weight_source(change(Kind::Weight), held.weight),
-                bias: bias_source(change(Kind::Bias), held.bias),
+                bias: vector_source(change(Kind::Bias), held.bias),
+                norm: vector_source(change(Kind::Norm), held.norm),
             }
         });
         Stock { form, contents: contents.collect() }
@@ -75,7 +92,8 @@ impl Version {
     pub(super) fn next(&self, stock: &Stock<'_>, weights: Weights) -> Version {
         let held = |content: &Content<'_>| Held {
             weight: !matches!(content.weight, WeightSource::Absent),
-            bias: !matches!(content.bias, BiasSource::Absent),
+            bias: !matches!(content.bias, VectorSource::Absent),
+            norm: !matches!(content.norm, VectorSource::Absent),
         };
         let held: Vec<Held> = stock.contents.iter().map(held).collect();
         let mut of_matrices = held.iter().zip(stock.form.matrices.iter().cycle());
@@ -99,12 +117,11 @@ impl Version {
             for part in call.parts() {
                 let at = (layer - first_layer) as usize * Part::ALL.len() + matrix_of(part);
                 let held = self.held.get(at).copied().unwrap_or_default();
-                if !held.weight {
-                    missing.push(format!("{} weight of layer {layer}", part.name()));
-                }
-                if spec.bias[part] && !held.bias {
-                    missing.push(format!("{} bias of layer {layer}", part.name()));
-                }
+                let absent =
+                    Kind::ALL.into_iter().filter(|kind| kind.is_in(spec, part) && !held.has(*kind));
+                missing.extend(
+                    absent.map(|kind| format!("{} {} of layer {layer}", part.name(), kind.name())),
+                );
             }
         }
         let weights = self.weights.as_ref().filter(|_| missing.is_empty());
@@ -128,17 +145,17 @@ fn weight_source(change: Option<&Change>, is_held: bool) -> WeightSource<'_> {
     match change {
         Some(Change::Weight(bytes)) => WeightSource::Copied(bytes),
         Some(Change::Borrow(borrowed)) => WeightSource::Borrowed(*borrowed),
-        Some(Change::Bias(_) | Change::Clear) => WeightSource::Absent,
+        Some(Change::Vector(_) | Change::Clear) => WeightSource::Absent,
         None if is_held => WeightSource::Kept,
         None => WeightSource::Absent,
     }
 }
 
-fn bias_source(change: Option<&Change>, is_held: bool) -> BiasSource<'_> {
+fn vector_source(change: Option<&Change>, is_held: bool) -> VectorSource<'_> {
     match change {
-        Some(Change::Bias(elements)) => BiasSource::Copied(elements),
-        Some(Change::Weight(_) | Change::Borrow(_) | Change::Clear) => BiasSource::Absent,
-        None if is_held => BiasSource::Kept,
-        None => BiasSource::Absent,
+        Some(Change::Vector(elements)) => VectorSource::Copied(elements),
+        Some(Change::Weight(_) | Change::Borrow(_) | Change::Clear) => VectorSource::Absent,
+        None if is_held => VectorSource::Kept,
+        None => VectorSource::Absent,
     }
 }

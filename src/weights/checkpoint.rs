@@ -6,6 +6,7 @@ use super::names::{LayerNumbers, Names};
 use super::safetensors_file::{Tensor, read_small};
 use super::{Change, Kind, Place, Update, convert, json};
 use crate::error::{Error, Status, ensure};
+use crate::shard::Range;
 use crate::spec::{Part, Parts, Spec};
 use serde_json::Value;
 use std::fmt;
@@ -73,7 +74,7 @@ impl Checkpoint {
                  decoder.{{layer}}.attention.{{part}}.{{kind}}"
             );
         }
-        let names = Names { prefix: String::new(), tensor, parts };
+        let names = Names { prefix: String::new(), tensor, parts, norms: None };
         Self::open_named(directory, None, LayerNumbers::Unknown, vec![names])
     }
 
@@ -89,7 +90,8 @@ impl Checkpoint {
         let first = layers.at(0);
         let has_first = |names: &&Names| {
             let name = |part| names.of(first, part, Kind::Weight);
-            Part::ALL.iter().any(|&part| files.tensor(&name(part)).is_some())
+            let has = |&part: &Part| name(part).is_some_and(|name| files.tensor(&name).is_some());
+            Part::ALL.iter().any(has)
         };
         let names = candidates.iter().find(has_first).unwrap_or(&candidates[0]).clone();
         Ok(Self { directory, family, names, layers, files })
@@ -111,6 +113,7 @@ impl Checkpoint {
             None => divided(decoder_width, query_heads)?,
         };
         let key_value_heads = family::integer(section, family.key_value_heads)?;
+        let first = self.name((0, Part::Query, Kind::Weight)).unwrap_or_default();
         let spec = Spec {
             layer_count: self.layers.count().unwrap_or_default(),
             decoder_width,
@@ -119,9 +122,10 @@ impl Checkpoint {
             key_value_heads: key_value_heads.unwrap_or(query_heads),
             head_width,
             value_head_width: head_width,
-            weight_dtype: self.tensor(&self.name((0, Part::Query, Kind::Weight)))?.dtype()?,
+            weight_dtype: self.tensor(&first)?.dtype()?,
             bias: family.bias,
             scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+            norm: family.norm_of(section)?,
         };
         spec.check()?;
         Ok(spec)
@@ -131,13 +135,14 @@ impl Checkpoint {
     /// bytes that were read for it.
     pub fn load(&self, update: &mut Update, convert: bool) -> Result<u64, Error> {
         self.ensure_layers(update.spec())?;
+        self.ensure_norm(update.spec())?;
         let mut changes = Vec::new();
         let mut bytes = 0;
         let layers = update.shard().layers;
         for layer in layers.begin..layers.end() {
             for part in Part::ALL {
                 self.ensure_bias(update.spec(), layer, part)?;
-                for kind in [Kind::Weight, Kind::Bias] {
+                for kind in Kind::ALL {
                     let place = (layer, part, kind);
                     if let Some((change, read)) = self.read(update, place, convert)? {
                         changes.push((place, change));
@@ -158,29 +163,34 @@ impl Checkpoint {
         convert: bool,
     ) -> Result<Option<(Change, u64)>, Error> {
         let (spec, (_, part, kind)) = (update.spec(), place);
-        let rows = update.shard().outputs(spec, part);
-        if rows.count == 0 || kind == Kind::Bias && !spec.bias[part] {
+        let owned = update.shard().outputs(spec, part);
+        if owned.count == 0 || !kind.is_in(spec, part) {
             return Ok(None);
         }
-        let name = self.name(place);
+        let Some(name) = self.name(place) else {
+            return Ok(None);
+        };
         let tensor = self.tensor(&name)?;
-        let shape = spec.shape(part);
-        tensor.ensure_shape(if kind == Kind::Weight { &shape } else { &shape[..1] })?;
+        let shape = kind.shape(spec, part);
+        tensor.ensure_shape(&shape)?;
         let dtype = tensor.dtype()?;
         ensure!(
-            kind == Kind::Bias || convert || dtype == spec.weight_dtype,
+            kind != Kind::Weight || convert || dtype == spec.weight_dtype,
             InvalidDtype,
             "tensor {name} is {}, this spec keeps {}; set the checkpoint's convert to 1 to round",
             dtype.name(),
             spec.weight_dtype.name()
         );
+        let rows = match kind {
+            Kind::Weight | Kind::Bias => owned,
+            Kind::Norm => Range { begin: 0, count: shape[0] },
+        };
         let bytes = tensor.read_rows(rows)?;
         let read = bytes.len() as u64;
-        let rows = || [&bytes[..]].into_iter();
         let change = match kind {
-            Kind::Bias => Change::Bias(convert::widened(rows(), dtype)?),
+            Kind::Bias | Kind::Norm => Change::Vector(convert::widened(&bytes, dtype)?),
             Kind::Weight if dtype != spec.weight_dtype => {
-                Change::Weight(convert::packed(rows(), dtype, spec.weight_dtype)?)
+                Change::Weight(convert::packed(&bytes, dtype, spec.weight_dtype)?)
             }
             Kind::Weight => Change::Weight(bytes),
         };
@@ -201,9 +211,20 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Refuses a norm that no tensor could be the weight of; with a pattern it is the caller's.
+    pub(super) fn ensure_norm(&self, spec: &Spec) -> Result<(), Error> {
+        ensure!(
+            spec.norm.is_none() || self.family.is_none() || self.names.norms.is_some(),
+            CheckpointMismatch,
+            "{self} is of a family that has no norm of heads, but the spec has one; set norm to \
+             XQKV_NORM_NONE"
+        );
+        Ok(())
+    }
+
     /// A bias that nobody asked for would be left out of every result in silence.
     fn ensure_bias(&self, spec: &Spec, layer: i64, part: Part) -> Result<(), Error> {
-        let name = self.name((layer, part, Kind::Bias));
+        let name = self.name((layer, part, Kind::Bias)).unwrap_or_default();
         ensure!(
             spec.bias[part] || self.files.tensor(&name).is_none(),
             CheckpointMismatch,
@@ -214,8 +235,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// What a tensor is called here.
-    pub fn name(&self, (layer, part, kind): Place) -> String {
+    /// What a tensor is called here; None for a norm that has no name.
+    pub fn name(&self, (layer, part, kind): Place) -> Option<String> {
         self.names.of(self.layers.at(layer), part, kind)
     }
 

@@ -1,38 +1,36 @@
-//! Rows of elements from one dtype to another: copied where they agree, else widened to f32 and
+//! Elements from one dtype to another: copied where they agree, else widened to f32 and
 //! rounded once.
 
 use crate::dtype::{Dtype, Element, with_element};
 use crate::error::{Error, Status};
 
-/// The rows one after the other, in another dtype.
-pub(super) fn packed<'a>(
-    rows: impl Iterator<Item = &'a [u8]> + Clone,
-    from: Dtype,
-    to: Dtype,
-) -> Result<Vec<u8>, Error> {
-    let bytes: usize = rows.clone().map(|row| row.len() / from.bytes() * to.bytes()).sum();
-    let mut packed = with_room(bytes)?;
-    for row in rows {
-        match from == to {
-            true => packed.extend_from_slice(row),
-            false => with_element!(from, F => with_element!(to, T => {
-                convert::<F, T>(row, &mut packed)
-            })),
-        }
-    }
+/// The elements in another dtype.
+pub(super) fn packed(elements: &[u8], from: Dtype, to: Dtype) -> Result<Vec<u8>, Error> {
+    let mut packed = with_room(elements.len() / from.bytes() * to.bytes())?;
+    append_packed(elements, from, to, &mut packed);
     Ok(packed)
 }
 
-/// The rows one after the other, in f32.
-pub(super) fn widened<'a>(
-    rows: impl Iterator<Item = &'a [u8]> + Clone,
-    from: Dtype,
-) -> Result<Vec<f32>, Error> {
-    let mut widened = with_room(rows.clone().map(|row| row.len() / from.bytes()).sum())?;
-    for row in rows {
-        with_element!(from, F => widened.extend(elements::<F>(row).map(F::widen)));
-    }
+/// The elements in f32.
+pub(super) fn widened(elements: &[u8], from: Dtype) -> Result<Vec<f32>, Error> {
+    let mut widened = with_room(elements.len() / from.bytes())?;
+    append_widened(elements, from, &mut widened);
     Ok(widened)
+}
+
+/// Puts the elements in another dtype behind those that are there.
+pub(super) fn append_packed(elements: &[u8], from: Dtype, to: Dtype, packed: &mut Vec<u8>) {
+    match from == to {
+        true => packed.extend_from_slice(elements),
+        false => with_element!(from, F => with_element!(to, T => {
+            convert::<F, T>(elements, packed)
+        })),
+    }
+}
+
+/// Puts the elements in f32 behind those that are there.
+pub(super) fn append_widened(row: &[u8], from: Dtype, widened: &mut Vec<f32>) {
+    with_element!(from, F => widened.extend(elements::<F>(row).map(F::widen)));
 }
 
 fn convert<F: Element, T: Element>(row: &[u8], packed: &mut Vec<u8>) {
@@ -62,12 +60,9 @@ mod tests {
     fn equal_dtypes_keep_every_bit_and_others_are_rounded_once() {
         let row: Vec<u8> =
             [1.0f32, 1.0 + 1.0 / 256.0, f32::NAN].iter().flat_map(|x| x.to_ne_bytes()).collect();
-        let rows = || [&row[..8], &row[4..]].into_iter();
-        assert_eq!(
-            packed(rows(), Dtype::F32, Dtype::F32).unwrap(),
-            [&row[..8], &row[4..]].concat()
-        );
-        let rounded = packed(rows(), Dtype::F32, Dtype::Bf16).unwrap();
+        assert_eq!(packed(&row, Dtype::F32, Dtype::F32).unwrap(), row);
+        let mut rounded = packed(&row[..8], Dtype::F32, Dtype::Bf16).unwrap();
+        append_packed(&row[4..], Dtype::F32, Dtype::Bf16, &mut rounded);
         let values: Vec<f32> = elements::<bf16>(&rounded).map(bf16::widen).collect();
         assert_eq!(values[..3], [1.0, 1.0, 1.0]);
         assert!(values[3].is_nan());
@@ -76,7 +71,7 @@ mod tests {
     #[test]
     fn widening_is_exact() {
         let row: Vec<u8> = [0x3f80u16, 0xc000].iter().flat_map(|x| x.to_ne_bytes()).collect();
-        assert_eq!(widened([&row[..]].into_iter(), Dtype::Bf16).unwrap(), [1.0, -2.0]);
+        assert_eq!(widened(&row, Dtype::Bf16).unwrap(), [1.0, -2.0]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::names::{LayerNumbers, Names};
 use crate::error::{Error, Status, ensure};
-use crate::spec::Parts;
+use crate::spec::{Norm, Parts};
 use serde_json::Value;
 
 /// The names of one family, as Hugging Face's transformers writes them.
@@ -21,6 +21,8 @@ pub(super) struct Family {
     pub(super) parts: Parts<&'static str>,
     /// Which biases the family has.
     pub(super) bias: Parts<bool>,
+    /// The norm of each head of Q and of K, if the family has one.
+    pub(super) norm: Option<FamilyNorm>,
     /// Which layers have cross-attention.
     pub(super) layers: Layers,
     /// Keys of config.json; of several, the first that is there.
@@ -31,6 +33,17 @@ pub(super) struct Family {
     pub(super) key_value_heads: &'static [&'static str],
     /// Without any, the decoder's width over its heads.
     pub(super) head_width: &'static [&'static str],
+}
+
+/// A family's norm. Hugging Face's round before their weight is multiplied.
+#[derive(Debug)]
+pub(super) struct FamilyNorm {
+    /// The names that stand in the parts' place; V's is empty.
+    pub(super) parts: Parts<&'static str>,
+    /// Keys of config.json; of several, the first that is there.
+    pub(super) epsilon: &'static [&'static str],
+    /// What transformers takes without any, and leaves out of what it writes.
+    pub(super) default_epsilon: f32,
 }
 
 /// Which of the decoder's layers have cross-attention.
@@ -54,6 +67,7 @@ const FAMILIES: &[Family] = &[
         tensor: "decoder.layers.{layer}.encoder_attn.{part}.{kind}",
         parts: PROJECTIONS,
         bias: Parts { query: true, key: false, value: true },
+        norm: None,
         layers: Layers::Counted(&["decoder_layers"]),
         decoder_width: &["d_model"],
         encoder_width: &["d_model"],
@@ -69,6 +83,7 @@ const FAMILIES: &[Family] = &[
         tensor: "decoder.layers.{layer}.encoder_attn.{part}.{kind}",
         parts: PROJECTIONS,
         bias: EVERY_BIAS,
+        norm: None,
         layers: Layers::Counted(&["decoder_layers"]),
         decoder_width: &["d_model"],
         encoder_width: &["d_model"],
@@ -83,6 +98,7 @@ const FAMILIES: &[Family] = &[
         tensor: "decoder.block.{layer}.layer.1.EncDecAttention.{part}.{kind}",
         parts: Parts { query: "q", key: "k", value: "v" },
         bias: NO_BIAS,
+        norm: None,
         // Old configurations give only num_layers, which then stands for both stacks.
         layers: Layers::Counted(&["num_decoder_layers", "num_layers"]),
         decoder_width: &["d_model"],
@@ -99,6 +115,11 @@ const FAMILIES: &[Family] = &[
         tensor: "layers.{layer}.cross_attn.{part}.{kind}",
         parts: PROJECTIONS,
         bias: NO_BIAS,
+        norm: Some(FamilyNorm {
+            parts: Parts { query: "q_norm", key: "k_norm", value: "" },
+            epsilon: &["rms_norm_eps"],
+            default_epsilon: 1e-5,
+        }),
         layers: Layers::Listed("cross_attention_layers"),
         decoder_width: &["hidden_size"],
         encoder_width: &["hidden_size"],
@@ -134,12 +155,27 @@ impl Family {
 
     /// The names with one of the prefixes.
     pub(super) fn names(&self, prefix: &str) -> Names {
-        let Parts { query, key, value } = self.parts;
+        let owned = |Parts { query, key, value }: &Parts<&str>| Parts {
+            query: String::from(*query),
+            key: String::from(*key),
+            value: String::from(*value),
+        };
         Names {
             prefix: prefix.to_owned(),
             tensor: self.tensor.to_owned(),
-            parts: Parts { query: query.to_owned(), key: key.to_owned(), value: value.to_owned() },
+            parts: owned(&self.parts),
+            norms: self.norm.as_ref().map(|norm| owned(&norm.parts)),
         }
+    }
+
+    /// The norm that a configuration asks for.
+    pub(super) fn norm_of(&self, section: &Value) -> Result<Option<Norm>, Error> {
+        let Some(norm) = &self.norm else {
+            return Ok(None);
+        };
+        let given = number(section, norm.epsilon)?;
+        let epsilon = given.map_or(norm.default_epsilon, |epsilon| epsilon as f32);
+        Ok(Some(Norm { epsilon, rounds_first: true }))
     }
 
     /// The checkpoint's own numbers of the layers that have cross-attention, in order.
@@ -155,6 +191,19 @@ impl Family {
 
 /// The integer under the first of the keys that is there.
 pub(super) fn integer(section: &Value, keys: &[&str]) -> Result<Option<i64>, Error> {
+    first(section, keys, Value::as_i64, "an integer")
+}
+
+fn number(section: &Value, keys: &[&str]) -> Result<Option<f64>, Error> {
+    first(section, keys, Value::as_f64, "a number")
+}
+
+fn first<T>(
+    section: &Value,
+    keys: &[&str],
+    read: fn(&Value) -> Option<T>,
+    what: &str,
+) -> Result<Option<T>, Error> {
     let Some((key, value)) = keys.iter().find_map(|key| section.get(key).map(|value| (key, value)))
     else {
         return Ok(None);
@@ -162,8 +211,8 @@ pub(super) fn integer(section: &Value, keys: &[&str]) -> Result<Option<i64>, Err
     if value.is_null() {
         return Ok(None);
     }
-    value.as_i64().map(Some).ok_or_else(|| {
-        let message = format!("config.json's {key} is {value}; it must be an integer");
+    read(value).map(Some).ok_or_else(|| {
+        let message = format!("config.json's {key} is {value}; it must be {what}");
         Error::new(Status::CheckpointCorrupt, message)
     })
 }
@@ -199,13 +248,30 @@ mod tests {
 
     #[test]
     fn names_are_hugging_faces() {
-        let names = |model_type, prefix| family(model_type).names(prefix);
-        let whisper = names("whisper", "model.").of(3, Part::Value, Kind::Bias);
+        let name = |model_type, prefix, number, part, kind| {
+            family(model_type).names(prefix).of(number, part, kind).unwrap_or_default()
+        };
+        let whisper = name("whisper", "model.", 3, Part::Value, Kind::Bias);
         assert_eq!(whisper, "model.decoder.layers.3.encoder_attn.v_proj.bias");
-        let t5 = names("t5", "").of(0, Part::Key, Kind::Weight);
+        let t5 = name("t5", "", 0, Part::Key, Kind::Weight);
         assert_eq!(t5, "decoder.block.0.layer.1.EncDecAttention.k.weight");
-        let mllama = names("mllama", "model.").of(8, Part::Query, Kind::Weight);
+        let mllama = name("mllama", "model.", 8, Part::Query, Kind::Weight);
         assert_eq!(mllama, "model.layers.8.cross_attn.q_proj.weight");
+        let norm = name("mllama", "model.", 8, Part::Key, Kind::Norm);
+        assert_eq!(norm, "model.layers.8.cross_attn.k_norm.weight");
+        assert_eq!(name("t5", "", 0, Part::Key, Kind::Norm), "");
+    }
+
+    #[test]
+    fn mllamas_norm_has_the_configurations_epsilon_or_transformers() {
+        let epsilon = |config: Value| {
+            family("mllama").norm_of(&config).map(|norm| norm.map(|norm| norm.epsilon))
+        };
+        assert_eq!(epsilon(json!({ "rms_norm_eps": 1e-6 })).unwrap(), Some(1e-6));
+        assert_eq!(epsilon(json!({})).unwrap(), Some(1e-5));
+        assert!(family("bart").norm_of(&json!({ "rms_norm_eps": 1e-6 })).unwrap().is_none());
+        let error = epsilon(json!({ "rms_norm_eps": "small" })).unwrap_err();
+        assert_eq!(error.status, Status::CheckpointCorrupt);
     }
 
     #[test]

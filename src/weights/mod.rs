@@ -3,18 +3,24 @@
 
 pub mod checkpoint;
 mod convert;
+mod cut;
 mod family;
 mod files;
 mod json;
 mod names;
 pub mod report;
 mod safetensors_file;
+mod source;
+
+pub use cut::FusedOrder;
+pub use source::{Data, Extent, Layout, Source};
 
 use crate::backend::Borrowed;
-use crate::dtype::Dtype;
-use crate::error::{Error, Status, ensure};
+use crate::error::{Error, ensure};
 use crate::shard::{Range, Shard};
 use crate::spec::{Part, Spec};
+use convert::with_room;
+use cut::Rows;
 use std::collections::BTreeMap;
 
 /// What a tensor is to its part.
@@ -24,84 +30,39 @@ pub enum Kind {
     Weight,
     /// The bias.
     Bias,
+    /// The weight of its heads' norm.
+    Norm,
 }
 
 impl Kind {
+    /// In the order in which a layer's tensors are listed.
+    pub(crate) const ALL: [Kind; 3] = [Kind::Weight, Kind::Bias, Kind::Norm];
+
+    /// Whether a spec has it of a part.
+    pub fn is_in(self, spec: &Spec, part: Part) -> bool {
+        match self {
+            Kind::Weight => true,
+            Kind::Bias => spec.bias[part],
+            Kind::Norm => spec.norm_of(part).is_some(),
+        }
+    }
+
+    /// The shape that it has in the uncut layer.
+    pub fn shape(self, spec: &Spec, part: Part) -> Vec<i64> {
+        match self {
+            Kind::Weight => spec.shape(part).to_vec(),
+            Kind::Bias => vec![spec.outputs(part)],
+            Kind::Norm => vec![spec.width(part)],
+        }
+    }
+
     /// The word for messages.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Weight => "weight",
             Kind::Bias => "bias",
+            Kind::Norm => "norm",
         }
-    }
-}
-
-/// Whose rows a tensor has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// The uncut layer's.
-    Whole,
-    /// This rank's.
-    Shard,
-}
-
-/// The elements of a tensor.
-#[derive(Clone, Copy)]
-pub enum Data<'a> {
-    /// In host memory, in any alignment, up to the last of the last row; copied.
-    Copied(&'a [u8]),
-    /// At this address of the backend's device; used in place.
-    Borrowed(usize),
-}
-
-/// A tensor in the engine's memory.
-pub struct Source<'a> {
-    /// What its elements are.
-    pub dtype: Dtype,
-    /// Where its elements are.
-    pub data: Data<'a>,
-    /// Output features.
-    pub rows: i64,
-    /// Input features; 1 for a bias.
-    pub columns: i64,
-    /// Elements from one row to the next.
-    pub row_stride: i64,
-    /// Whose rows it has.
-    pub extent: Extent,
-    /// Whether a weight of another dtype is rounded to the spec's.
-    pub convert: bool,
-}
-
-impl Source<'_> {
-    /// Bytes from the first element to behind the last.
-    pub fn bytes_of(
-        dtype: Dtype,
-        rows: i64,
-        columns: i64,
-        row_stride: i64,
-    ) -> Result<usize, Error> {
-        if rows == 0 || columns == 0 {
-            return Ok(0);
-        }
-        let elements =
-            (rows - 1).checked_mul(row_stride).and_then(|last| last.checked_add(columns));
-        let bytes = elements.and_then(|elements| elements.checked_mul(dtype.bytes() as i64));
-        bytes.map(|bytes| bytes as usize).ok_or_else(|| {
-            let message = format!(
-                "tensor [{rows}, {columns}] with row_stride {row_stride} exceeds 2^63 bytes"
-            );
-            Error::new(Status::SizeOverflow, message)
-        })
-    }
-
-    /// Bytes before a row.
-    fn offset(&self, row: i64) -> usize {
-        (row * self.row_stride) as usize * self.dtype.bytes()
-    }
-
-    /// The elements of one row of tensors that are copied.
-    fn row<'b>(&self, data: &'b [u8], row: i64) -> &'b [u8] {
-        &data[self.offset(row)..][..self.columns as usize * self.dtype.bytes()]
     }
 }
 
@@ -115,8 +76,8 @@ pub enum Change {
     Weight(Vec<u8>),
     /// Replaces the matrix by one that lies in the device's memory.
     Borrow(Borrowed),
-    /// Replaces the bias: this rank's elements.
-    Bias(Vec<f32>),
+    /// Replaces the bias, by this rank's elements, or the norm's weight.
+    Vector(Vec<f32>),
     /// Removes the tensor.
     Clear,
 }
@@ -149,7 +110,7 @@ impl Update {
         &self.changes
     }
 
-    /// Takes this rank's rows of a tensor of one part, or of several parts stacked.
+    /// Takes this rank's rows of a tensor of one part, or of several parts that are fused.
     pub fn put(
         &mut self,
         layer: i64,
@@ -157,18 +118,16 @@ impl Update {
         kind: Kind,
         source: &Source<'_>,
     ) -> Result<(), Error> {
+        let &Source { extent, order, .. } = source;
+        let rows = Rows { spec: &self.spec, shard: &self.shard, parts, extent, order };
         self.ensure_free(layer, parts, kind)?;
-        self.ensure_shape(parts, kind, source)?;
+        self.ensure_shape(&rows, kind, source)?;
         self.ensure_dtype(kind, source)?;
-        self.ensure_borrowable(kind, source)?;
-        let mut cut = Vec::new();
-        let mut first = 0;
-        for &part in parts {
-            let rows = self.rows_in(part, source.extent);
-            let taken = Range { begin: first + rows.begin, count: rows.count };
-            cut.push(((layer, part, kind), self.cut(kind, source, taken)?));
-            first += self.height(part, source.extent);
-        }
+        self.ensure_borrowable(&rows, kind, source)?;
+        let cut = |&part: &Part| {
+            Ok(((layer, part, kind), self.cut(kind, source, &self.runs(&rows, part, kind))?))
+        };
+        let cut = parts.iter().map(cut).collect::<Result<Vec<_>, Error>>()?;
         self.changes.extend(cut);
         Ok(())
     }
@@ -189,38 +148,36 @@ impl Update {
         Ok(())
     }
 
-    /// Rows of a part's tensor as the source has it.
-    fn height(&self, part: Part, extent: Extent) -> i64 {
-        match extent {
-            Extent::Whole => self.spec.outputs(part),
-            Extent::Shard => self.shard.outputs(&self.spec, part).count,
+    /// This rank's rows of a part. All heads share a norm, so it is neither cut nor fused.
+    fn runs(&self, rows: &Rows<'_>, part: Part, kind: Kind) -> Vec<Range> {
+        match kind {
+            Kind::Weight | Kind::Bias => rows.of(part),
+            Kind::Norm => vec![Range { begin: 0, count: self.spec.width(part) }],
         }
     }
 
-    /// This rank's rows within them.
-    fn rows_in(&self, part: Part, extent: Extent) -> Range {
-        let rows = self.shard.outputs(&self.spec, part);
-        match extent {
-            Extent::Whole => rows,
-            Extent::Shard => Range { begin: 0, count: rows.count },
-        }
-    }
-
-    fn cut(&self, kind: Kind, source: &Source<'_>, rows: Range) -> Result<Change, Error> {
+    /// These rows of a tensor; a borrowed one has them at one place.
+    fn cut(&self, kind: Kind, source: &Source<'_>, runs: &[Range]) -> Result<Change, Error> {
         let data = match source.data {
             Data::Copied(data) => data,
             Data::Borrowed(address) => {
-                let address = address + source.offset(rows.begin);
-                return Ok(Change::Borrow(Borrowed { address, row_stride: source.row_stride }));
+                let first = runs.first().map_or(0, |run| source.offset(run.begin));
+                let (address, row_stride) = (address + first, source.row_stride);
+                return Ok(Change::Borrow(Borrowed { address, row_stride }));
             }
         };
-        let rows = (rows.begin..rows.end()).map(|row| source.row(data, row));
         match kind {
-            Kind::Weight => {
-                convert::packed(rows, source.dtype, self.spec.weight_dtype).map(Change::Weight)
-            }
-            Kind::Bias => convert::widened(rows, source.dtype).map(Change::Bias),
+            Kind::Weight => self.packed(source, data, runs).map(Change::Weight),
+            Kind::Bias | Kind::Norm => widened(source, data, runs).map(Change::Vector),
         }
+    }
+
+    fn packed(&self, source: &Source<'_>, data: &[u8], runs: &[Range]) -> Result<Vec<u8>, Error> {
+        let (from, to) = (source.dtype, self.spec.weight_dtype);
+        let mut packed = with_room(source.elements(runs) * to.bytes())?;
+        let take = |piece: &[u8]| convert::append_packed(piece, from, to, &mut packed);
+        source.each_piece(data, runs, take)?;
+        Ok(packed)
     }
 
     fn ensure_free(&self, layer: i64, parts: &[Part], kind: Kind) -> Result<(), Error> {
@@ -234,6 +191,7 @@ impl Update {
         );
         for &part in parts {
             let name = part.name();
+            self.ensure_norm(part, kind)?;
             ensure!(
                 kind != Kind::Bias || self.spec.bias[part],
                 InvalidArgument,
@@ -250,10 +208,28 @@ impl Update {
         Ok(())
     }
 
-    fn ensure_shape(&self, parts: &[Part], kind: Kind, source: &Source<'_>) -> Result<(), Error> {
-        let rows: i64 = parts.iter().map(|&part| self.height(part, source.extent)).sum();
-        let columns = self.columns(parts, kind)?;
-        let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
+    fn ensure_norm(&self, part: Part, kind: Kind) -> Result<(), Error> {
+        ensure!(
+            kind != Kind::Norm || part != Part::Value,
+            InvalidArgument,
+            "value has no norm; put those of query and of key, each on its own"
+        );
+        ensure!(
+            kind != Kind::Norm || self.spec.norm.is_some(),
+            InvalidArgument,
+            "the spec has no norm; set norm to XQKV_NORM_RMS, or leave this {} norm out",
+            part.name()
+        );
+        Ok(())
+    }
+
+    fn ensure_shape(&self, rows: &Rows<'_>, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
+        let columns = self.columns(rows.parts, kind)?;
+        let names: Vec<&str> = rows.parts.iter().map(|part| part.name()).collect();
+        let rows = match kind {
+            Kind::Weight | Kind::Bias => rows.count(),
+            Kind::Norm => self.spec.head_width,
+        };
         ensure!(
             (source.rows, source.columns) == (rows, columns),
             InvalidShape,
@@ -276,7 +252,7 @@ impl Update {
     }
 
     fn columns(&self, parts: &[Part], kind: Kind) -> Result<i64, Error> {
-        if kind == Kind::Bias {
+        if kind != Kind::Weight {
             return Ok(1);
         }
         let columns = self.spec.inputs(parts[0]);
@@ -294,7 +270,7 @@ impl Update {
     fn ensure_dtype(&self, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
         let (given, needed) = (source.dtype, self.spec.weight_dtype);
         ensure!(
-            kind == Kind::Bias || source.convert || given == needed,
+            kind != Kind::Weight || source.convert || given == needed,
             InvalidDtype,
             "weight is {}, this spec keeps {}; set convert to 1 to round, or weight_dtype to {}",
             given.name(),
@@ -304,15 +280,21 @@ impl Update {
         Ok(())
     }
 
-    fn ensure_borrowable(&self, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
+    fn ensure_borrowable(
+        &self,
+        rows: &Rows<'_>,
+        kind: Kind,
+        source: &Source<'_>,
+    ) -> Result<(), Error> {
         let Data::Borrowed(address) = source.data else {
             return Ok(());
         };
         ensure!(
             kind == Kind::Weight,
             NotSupported,
-            "a bias cannot be borrowed, since it is kept scaled and in the dtypes of outputs; use \
-             XQKV_OWNERSHIP_COPY"
+            "a {} cannot be borrowed, since it is kept in other dtypes than it comes in; use \
+             XQKV_OWNERSHIP_COPY",
+            kind.name()
         );
         ensure!(
             source.dtype == self.spec.weight_dtype,
@@ -329,6 +311,35 @@ impl Update {
             source.dtype.bytes(),
             source.dtype.name()
         );
-        Ok(())
+        ensure_whole_rows(rows, source)
     }
+}
+
+/// Refuses a borrowed weight that is not one block of [outputs, inputs] for each part.
+fn ensure_whole_rows(rows: &Rows<'_>, source: &Source<'_>) -> Result<(), Error> {
+    ensure!(
+        source.layout == Layout::OutIn,
+        NotSupported,
+        "a borrowed weight is used as it lies, and this one is XQKV_LAYOUT_IN_OUT; keep it \
+         XQKV_LAYOUT_OUT_IN, or have it copied with XQKV_OWNERSHIP_COPY"
+    );
+    for &part in rows.parts {
+        let blocks = rows.of(part).len();
+        ensure!(
+            blocks <= 1,
+            NotSupported,
+            "a borrowed weight is used as it lies, and in XQKV_FUSED_ORDER_PER_HEAD this rank's \
+             {} rows lie in {blocks} places; keep it XQKV_FUSED_ORDER_CONCATENATED, or have it \
+             copied with XQKV_OWNERSHIP_COPY",
+            part.name()
+        );
+    }
+    Ok(())
+}
+
+fn widened(source: &Source<'_>, data: &[u8], runs: &[Range]) -> Result<Vec<f32>, Error> {
+    let mut widened = with_room(source.elements(runs))?;
+    let take = |piece: &[u8]| convert::append_widened(piece, source.dtype, &mut widened);
+    source.each_piece(data, runs, take)?;
+    Ok(widened)
 }

@@ -9,22 +9,28 @@ pub(super) struct Names {
     pub(super) prefix: String,
     pub(super) tensor: String,
     pub(super) parts: Parts<String>,
+    /// What stands in a part's place for its norm, if norms are known.
+    pub(super) norms: Option<Parts<String>>,
 }
 
 impl Names {
-    /// A tensor's name; `number` is the checkpoint's own for the layer.
-    pub(super) fn of(&self, number: i64, part: Part, kind: Kind) -> String {
+    /// A tensor's name, if it can have one; `number` is the checkpoint's own for the layer.
+    pub(super) fn of(&self, number: i64, part: Part, kind: Kind) -> Option<String> {
+        let (parts, kind) = match kind {
+            Kind::Weight | Kind::Bias => (&self.parts, kind),
+            // A norm is a module beside the projections, and its only tensor is its weight.
+            Kind::Norm => (self.norms.as_ref().filter(|_| part != Part::Value)?, Kind::Weight),
+        };
         let name = self.tensor.replace("{layer}", &number.to_string());
-        let name = name.replace("{part}", &self.parts[part]).replace("{kind}", kind.name());
-        format!("{}{name}", self.prefix)
+        let name = name.replace("{part}", &parts[part]).replace("{kind}", kind.name());
+        Some(format!("{}{name}", self.prefix))
     }
 
-    /// Whether a tensor may be a weight or bias of some layer's cross-attention.
+    /// Whether a tensor may be a weight, bias or norm of some layer's cross-attention.
     pub(super) fn could_be(&self, tensor: &str) -> bool {
         let is_of = |number: i64| {
-            Part::ALL.iter().any(|&part| {
-                [Kind::Weight, Kind::Bias].iter().any(|&kind| self.of(number, part, kind) == tensor)
-            })
+            let is = |part, kind| self.of(number, part, kind).is_some_and(|name| name == tensor);
+            Part::ALL.iter().any(|&part| Kind::ALL.iter().any(|&kind| is(part, kind)))
         };
         tensor
             .split(|letter: char| !letter.is_ascii_digit())

@@ -29,8 +29,9 @@ impl Report {
     /// Holds a checkpoint against the uncut layers.
     pub fn new(checkpoint: &Checkpoint, spec: &Spec) -> Result<Self, Error> {
         checkpoint.ensure_layers(spec)?;
+        checkpoint.ensure_norm(spec)?;
         let needed: Vec<Needed> =
-            places(spec).map(|place| Needed::new(checkpoint, spec, place)).collect();
+            places(spec).filter_map(|place| Needed::new(checkpoint, spec, place)).collect();
         let names: BTreeSet<&str> = needed.iter().map(|needed| &*needed.name).collect();
         let beside = checkpoint.neighbours().filter(|name| !names.contains(name));
         let unused = beside.map(str::to_owned).collect();
@@ -54,13 +55,12 @@ impl Report {
 }
 
 impl Needed {
-    fn new(checkpoint: &Checkpoint, spec: &Spec, place: Place) -> Self {
+    /// None of a norm that a pattern has no name for.
+    fn new(checkpoint: &Checkpoint, spec: &Spec, place: Place) -> Option<Self> {
         let (layer, part, kind) = place;
-        let name = checkpoint.name(place);
-        let found = checkpoint.shape(&name);
-        let extents = if kind == Kind::Weight { 2 } else { 1 };
-        let shape = spec.shape(part)[..extents].to_vec();
-        Needed { name, place, checkpoint_layer: checkpoint.layer_number(layer), shape, found }
+        let name = checkpoint.name(place)?;
+        let (shape, found) = (kind.shape(spec, part), checkpoint.shape(&name));
+        Some(Needed { name, place, checkpoint_layer: checkpoint.layer_number(layer), shape, found })
     }
 
     fn is_missing(&self) -> bool {
@@ -85,11 +85,11 @@ impl Needed {
     }
 }
 
-/// Every weight and bias of the spec.
+/// Every weight, bias and norm of the spec.
 fn places(spec: &Spec) -> impl Iterator<Item = Place> {
     let kinds = |part: Part| {
-        let bias = spec.bias[part].then_some(Kind::Bias);
-        [Some(Kind::Weight), bias].into_iter().flatten().map(move |kind| (part, kind))
+        let there = Kind::ALL.into_iter().filter(move |kind| kind.is_in(spec, part));
+        there.map(move |kind| (part, kind))
     };
     let parts = Part::ALL.into_iter().filter(|&part| spec.heads(part) > 0);
     let of_layer: Vec<(Part, Kind)> = parts.flat_map(kinds).collect();

@@ -8,8 +8,8 @@ use xqkv::projection::{Call, DecoderSide, EncoderSide, Projection};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
 use xqkv::stats::Counts;
-use xqkv::view::{Rows, Shape, Strides, View};
-use xqkv::weights::{Data, Extent, Kind, Source};
+use xqkv::view::{Base, Rows, Shape, Strides, Target, View};
+use xqkv::weights::{Data, Extent, FusedOrder, Kind, Layout, Source};
 
 /// Numbers that are the same in every run.
 pub struct Random(u64);
@@ -95,6 +95,7 @@ pub fn square(inner: i64, heads: i64, head_width: i64, weight_dtype: Dtype) -> S
         weight_dtype,
         bias: Parts { query: true, key: false, value: true },
         scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+        norm: None,
     }
 }
 
@@ -154,6 +155,8 @@ fn source(elements: &Elements, columns: i64) -> Source<'_> {
         rows: (elements.bytes.len() / elements.dtype.bytes()) as i64 / columns,
         columns,
         row_stride: columns,
+        layout: Layout::OutIn,
+        order: FusedOrder::Concatenated,
         extent: Extent::Whole,
         convert: false,
     }
@@ -194,7 +197,7 @@ fn run(
     let input = |elements: &Elements, width: i64| {
         let count = (elements.bytes.len() / elements.dtype.bytes()) as i64 / width;
         let address = elements.bytes.as_ptr().expose_provenance();
-        Rows::new("rows", address, elements.dtype, count, width, 0).unwrap()
+        Rows::new("rows", address, elements.dtype, count, width, 0, None).unwrap()
     };
     let mut view = |part: Part, rows: i64| {
         let heads = rank.shard().heads(part);
@@ -203,7 +206,7 @@ fn run(
         let address = output.bytes.as_mut_ptr().expose_provenance() + offset;
         let shape = Shape { layers: 1, rows, heads: heads.count, width: spec.width(part) };
         let strides = Strides { row: spec.outputs(part), ..Strides::default() };
-        View::new(part.name(), address, output.dtype, shape, strides).unwrap()
+        View::new(part.name(), shape, target(address, output.dtype, strides)).unwrap()
     };
     let decoder = input(decoder, spec.decoder_width);
     let encoder = input(encoder, spec.encoder_width);
@@ -224,4 +227,10 @@ fn run(
     };
     // SAFETY: inputs and outputs are as long as their shapes say, and this call's alone.
     unsafe { rank.forward(&call, None) }.unwrap().counts
+}
+
+/// Elements at these strides.
+pub fn target(address: usize, dtype: Dtype, strides: Strides) -> Target<'static> {
+    let base = Base::First(address);
+    Target { base, dtype, strides, group_rows: 0, slots: None, accumulates: false }
 }

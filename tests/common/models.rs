@@ -72,5 +72,6 @@ pub fn spec(model: &Model) -> Spec {
         weight_dtype: Dtype::Bf16,
         bias: Parts { query: bias[0], key: bias[1], value: bias[2] },
         scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
+        norm: None,
     }
 }

@@ -18,9 +18,13 @@ pub struct Device {
     pub rows: usize,
     pub weights: usize,
     pub views: usize,
+    pub workspace: usize,
+    /// The 64-bit integers from 0 on.
+    pub indices: usize,
     synchronize: unsafe extern "C" fn() -> c_int,
     matmuls: unsafe extern "C" fn() -> u64,
     multiply_adds: unsafe extern "C" fn() -> u64,
+    calls: unsafe extern "C" fn(*const c_char) -> u64,
     violation: unsafe extern "C" fn(u64) -> *const c_char,
 }
 
@@ -59,17 +63,21 @@ impl Device {
             rows: memory(),
             weights: memory(),
             views: memory(),
+            workspace: memory(),
+            indices: counting(&library, memory()),
             synchronize: function!(library, c"cuCtxSynchronize"),
             matmuls: function!(library, c"gpusim_matmuls"),
             multiply_adds: function!(library, c"gpusim_multiply_adds"),
+            calls: function!(library, c"gpusim_calls"),
             violation: function!(library, c"gpusim_violation"),
         }
     }
 
-    /// Matrix products and multiply-adds that were launched so far.
-    pub fn counts(&self) -> (u64, u64) {
-        // SAFETY: functions without arguments.
-        unsafe { ((self.matmuls)(), (self.multiply_adds)()) }
+    /// Matrix products, multiply-adds and kernels that were launched so far.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let launch = c"cuLaunchKernel".as_ptr();
+        // SAFETY: functions without arguments, and one that takes a name.
+        unsafe { ((self.matmuls)(), (self.multiply_adds)(), (self.calls)(launch)) }
     }
 
     /// Waits for all work, which must have been in order and within bounds.
@@ -81,6 +89,17 @@ impl Device {
             assert!(violation.is_null(), "{:?}", CStr::from_ptr(violation));
         }
     }
+}
+
+/// Fills the device's memory with the first integers.
+fn counting(library: &Library, address: usize) -> usize {
+    let copy: unsafe extern "C" fn(u64, *const c_void, usize) -> c_int =
+        function!(library, c"cuMemcpyHtoD_v2");
+    let integers: Vec<i64> = (0..64).collect();
+    // SAFETY: as many bytes as both have.
+    let status = unsafe { copy(address as u64, integers.as_ptr().cast(), 64 * 8) };
+    assert_eq!(status, 0);
+    address
 }
 
 fn choose() {

@@ -3,6 +3,7 @@
 mod bindings;
 mod demo;
 mod gpu_bundle;
+mod kernels;
 mod nvidia;
 mod overhead;
 mod python;
@@ -40,6 +41,13 @@ enum Command {
     /// Holds the simulated GPU against NVIDIA's headers and cuBLASLt, which are large, and so not
     /// part of test
     Nvidia,
+    /// Writes the PTX of the CUDA backend's kernels anew with NVIDIA's compiler, which is large, and so
+    /// not part of test
+    Kernels {
+        /// Only check that it is current
+        #[arg(long)]
+        check: bool,
+    },
     /// Measures the library's own time for a planned forward, over vendor libraries that do nothing
     Overhead,
     /// Packs gpu/bundle for a machine with a GPU
@@ -62,6 +70,8 @@ fn main() -> ExitCode {
         Command::Test => steps::run(),
         Command::Torch => bindings::torch(),
         Command::Nvidia => nvidia::run(),
+        Command::Kernels { check } if check => kernels::check(),
+        Command::Kernels { .. } => kernels::run(),
         Command::Overhead => overhead::run(),
         Command::GpuBundle { check } if check => gpu_bundle::check(),
         Command::GpuBundle { .. } => gpu_bundle::run(),

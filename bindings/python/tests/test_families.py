@@ -21,6 +21,8 @@ def error_over_bound(result: np.ndarray, exact: np.ndarray, rows: np.ndarray, we
 def test_ranks_project_what_the_model_did(folder: Path, ranks: int) -> None:
     checkpoint = xqkv.Checkpoint(folder)
     spec = xqkv.Spec.read(checkpoint)
+    # What the fixtures have recorded is before mllama's norm.
+    spec.norm, spec.norm_epsilon, spec.norm_rounds_first = 0, 0, 0
     places = checkpoint.report(spec)["used"]
     io = tensors(folder / "io.safetensors")
     model = {}

@@ -17,8 +17,8 @@ def test_statuses_are_exceptions_with_their_message():
     with pytest.raises(xqkv.InvalidArgument, match="head_width is 0") as caught:
         spec(head_width=0).check()
     assert caught.value.status == xqkv.Status.INVALID_ARGUMENT and caught.value.effect.name == "NONE"
-    with pytest.raises(xqkv.NotSupported):
-        spec(norm=1).check()
+    with pytest.raises(xqkv.InvalidArgument, match="norm_epsilon is 0"):
+        spec(norm=xqkv.Norm.RMS).check()
     with pytest.raises(xqkv.CheckpointError, match="config.json"):
         xqkv.Spec.read(xqkv.Checkpoint("/nonexistent"))
     with pytest.raises(TypeError, match="no hidden_size"):
@@ -70,6 +70,42 @@ def test_splits_share_heads():
     assert spec(layer_count=3).cut(xqkv.Split().layers(1)).layer_count == 2
     with pytest.raises(xqkv.InvalidArgument, match="XQKV_SPLIT_EXPLICIT"):
         spec().cut(xqkv.Split.even(0, 3))
+
+
+def test_weights_that_lie_across_or_together_per_head_project_alike():
+    query, key, value = np.arange(-24, 24, dtype=np.float32).reshape(3, 4, 4)
+    of_heads = np.concatenate([part.reshape(2, 2, 4) for part in (query, key, value)], axis=1).reshape(12, 4)
+    rows, parts, per_head = np.eye(4, dtype=np.float32), xqkv.Part.QUERY_KEY_VALUE, xqkv.FusedOrder.PER_HEAD
+    across = np.ascontiguousarray(of_heads.T)
+    with xqkv.Context(thread_count=1) as context:
+        for rank in range(2):
+            own = slice(2 * rank, 2 * rank + 2)
+            cut = np.ascontiguousarray(across[:, 6 * rank : 6 * rank + 6])
+            with xqkv.Projection(context, spec(), xqkv.Split.even(rank, 2)) as projection:
+                for source, changed in [
+                    (np.concatenate([query, key, value]), {}),
+                    (of_heads, {"fused_order": per_head}),
+                    (across, {"fused_order": per_head, "layout": xqkv.Layout.IN_OUT}),
+                    (cut, {"fused_order": per_head, "layout": xqkv.Layout.IN_OUT, "extent": xqkv.Extent.SHARD}),
+                ]:
+                    with projection.update() as update:
+                        update.put(0, parts, source, **changed)
+                    result = projection.forward(decoder=rows, encoder=rows)
+                    for found, part in zip((result.query, result.key, result.value), (query, key, value)):
+                        assert np.array_equal(found.reshape(4, 2), part[own].T)
+
+
+def test_a_norm_has_a_weight_of_its_own():
+    normed = spec(norm=xqkv.Norm.RMS, norm_epsilon=1e-5)
+    with xqkv.Context(thread_count=1) as context, xqkv.Projection(context, normed) as projection:
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, np.eye(4, dtype=np.float32))
+            with pytest.raises(xqkv.InvalidArgument, match="value has no norm"):
+                update.put(0, xqkv.Part.VALUE, np.ones(2, np.float32), kind=xqkv.Kind.NORM)
+        with pytest.raises(xqkv.NotReady, match="query norm of layer 0"):
+            projection.forward(decoder=np.zeros((1, 4), np.float32))
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, np.ones(2, np.float32), kind=xqkv.Kind.NORM)
 
 
 def test_threads_project_side_by_side():

@@ -8,8 +8,11 @@ from ._abi import (
     xqkv_backend as Backend,
     xqkv_dtype as Dtype,
     xqkv_extent as Extent,
+    xqkv_fused_order as FusedOrder,
     xqkv_instruction_set as InstructionSet,
     xqkv_kind as Kind,
+    xqkv_layout as Layout,
+    xqkv_norm as Norm,
     xqkv_part as Part,
     xqkv_projection_flag as ProjectionFlag,
     xqkv_status as Status,
@@ -24,7 +27,7 @@ from .spec import Shard, Spec, Split
 from .update import Update
 
 __all__ = [
-    "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "InstructionSet", "InvalidArgument",
-    "Kind", "NotReady", "NotSupported", "Part", "Plan", "Projection", "ProjectionFlag", "Result", "Shard", "Spec", "Split", "Status", "Update",
-    "XqkvError", "handle_count", "version",
+    "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "FusedOrder", "InstructionSet",
+    "InvalidArgument", "Kind", "Layout", "Norm", "NotReady", "NotSupported", "Part", "Plan", "Projection",
+    "ProjectionFlag", "Result", "Shard", "Spec", "Split", "Status", "Update", "XqkvError", "handle_count", "version",
 ]

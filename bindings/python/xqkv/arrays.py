@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ._abi import xqkv_dtype, xqkv_input, xqkv_tensor, xqkv_view
+from ._abi import xqkv_dtype, xqkv_input, xqkv_layout, xqkv_tensor, xqkv_view
 from ._library import initialised
 from .device_arrays import DeviceArray, device_array_of, ensure_reachable
 
@@ -101,8 +101,8 @@ def view_of(output: AnyArray, shape: tuple[int, int, int, int], name: str) -> xq
     )
 
 
-def tensor_of(source: AnyArray, name: str) -> xqkv_tensor:
-    """A weight [outputs, inputs] or a bias [outputs]."""
+def tensor_of(source: AnyArray, name: str, layout: int = xqkv_layout.OUT_IN) -> xqkv_tensor:
+    """A weight [outputs, inputs], or [inputs, outputs] as its layout says; or a bias [outputs]."""
     strides = strides_of(source, name)
     if source.ndim not in (1, 2) or source.ndim == 2 and strides[1] > 1:
         raise ValueError(f"{name} is {source.shape} with strides {source.strides}; rows must be contiguous")
@@ -111,5 +111,8 @@ def tensor_of(source: AnyArray, name: str) -> xqkv_tensor:
     tensor.data = address_of(source)
     tensor.rows = source.shape[0]
     tensor.columns = source.shape[1] if source.ndim == 2 else 1
+    if source.ndim == 2 and layout == xqkv_layout.IN_OUT:
+        tensor.rows, tensor.columns = tensor.columns, tensor.rows
     tensor.row_stride = strides[0]
+    tensor.layout = layout
     return tensor

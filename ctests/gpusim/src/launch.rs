@@ -6,6 +6,7 @@ use crate::handle::Noun;
 use crate::machine::{Machine, thread};
 use crate::memory::{Allocation, Fault, Place};
 use crate::op::{Access, Kind, Op};
+use crate::schedule::Step;
 use crate::status::{INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, Status};
 use crate::stream::{Role, Stream, Work};
 use crate::violation::violate;
@@ -104,9 +105,10 @@ impl Machine {
     /// Submits work whose addresses are checked now, and notes what it touches.
     pub fn start(&mut self, stream: u64, after: &[Point], work: Work) -> Status<Point> {
         let context = self.streams.get(&stream).ok_or(INVALID_HANDLE)?.context;
-        let Work::Op(op) = work else {
+        let Work::Op(mut op) = work else {
             return self.submit(stream, after, work).ok_or(INVALID_HANDLE);
         };
+        self.read_list(stream, after, &mut op);
         self.matmuls += op.matmuls;
         self.multiply_adds += op.multiply_adds;
         let work = match self.check(context, &op)? {
@@ -120,6 +122,22 @@ impl Machine {
             self.touch(&access, &op.name, &point);
         }
         Ok(point)
+    }
+
+    /// Adds to the op what its list says. Where work that comes before is still to write the list,
+    /// that work runs now; a list that a host function holds up adds nothing.
+    fn read_list(&mut self, stream: u64, after: &[Point], op: &mut Op) {
+        let Some(listed) = op.listed.take() else { return };
+        let base = self.memory.find(listed.list.address).map(|found| found.base);
+        let writers = base.map_or(Vec::new(), |base| self.races.writers(base, &listed.list));
+        if writers.iter().any(|(stream, sequence)| !self.has_run(*stream, *sequence)) {
+            let before = self.before(stream, after);
+            while let Step::Ran = self.step(&before) {}
+            if !self.reached(&before) {
+                return;
+            }
+        }
+        op.accesses.extend((listed.accesses)(&self.memory));
     }
 
     /// The access, or its batch where no one allocation has all of it.

@@ -7,7 +7,7 @@ use crate::event::Event;
 pub use crate::fault::{Guard, enter};
 use crate::graph::{Exec, Graph};
 pub use crate::memory::Memory;
-use crate::module::Module;
+use crate::module::{Entry, Module};
 pub use crate::op::{Access, Kind, Op};
 use crate::race::History;
 use crate::status::{Status, number};
@@ -32,7 +32,7 @@ pub struct Machine {
     pub graphs: BTreeMap<u64, Graph>,
     pub execs: BTreeMap<u64, Exec>,
     pub modules: BTreeMap<u64, Module>,
-    pub functions: BTreeMap<u64, (u64, String)>,
+    pub functions: BTreeMap<u64, (u64, Entry)>,
     pub races: History,
     /// What the host has seen to be over.
     pub host_clock: Clock,

@@ -47,6 +47,18 @@ impl Access {
         (0..count).map(move |at| Access { address: address(at), dims, ..self.clone() })
     }
 
+    /// The first byte of each run and the first one behind it.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let (address, bytes) = (self.address as i64, self.bytes as i64);
+        let along = |(count, stride): (u64, i64)| (0..count as i64).map(move |at| at * stride);
+        let [first, second, third] = self.dims.map(along);
+        let offsets = first.flat_map(move |offset| {
+            let third = third.clone();
+            second.clone().flat_map(move |more| third.clone().map(move |rest| offset + more + rest))
+        });
+        offsets.map(move |offset| ((address + offset) as u64, (address + offset + bytes) as u64))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.bytes == 0 || self.dims.iter().any(|(count, _)| *count == 0)
     }
@@ -63,12 +75,25 @@ pub enum Kind {
 /// The work of a launch. Shared, since a graph runs it again and again.
 pub type Run = Arc<dyn Fn(&Memory) + Send + Sync>;
 
+/// What memory tells about what a launch touches.
+pub type Lookup = Arc<dyn Fn(&Memory) -> Vec<Access> + Send + Sync>;
+
+/// A list in memory, and what a launch touches for its sake.
+#[derive(Clone)]
+pub struct Listed {
+    pub list: Access,
+    /// Asked once the list holds what the launch will find there.
+    pub accesses: Lookup,
+}
+
 /// One launch.
 #[derive(Clone)]
 pub struct Op {
     pub name: String,
     pub kind: Kind,
     pub accesses: Vec<Access>,
+    /// More of them, which only memory can tell.
+    pub listed: Option<Listed>,
     pub run: Run,
     /// Added to the machine's counts at every launch, also by a graph.
     pub matmuls: u64,
@@ -80,7 +105,8 @@ pub struct Op {
 impl Op {
     pub fn kernel(name: impl Into<String>, accesses: Vec<Access>, run: Run) -> Op {
         let (name, kind) = (name.into(), Kind::Kernel);
-        Op { name, kind, accesses, run, matmuls: 0, multiply_adds: 0, cost_ns: 1000 }
+        let listed = None;
+        Op { name, kind, accesses, listed, run, matmuls: 0, multiply_adds: 0, cost_ns: 1000 }
     }
 
     pub fn transfer(name: impl Into<String>, accesses: Vec<Access>, run: Run) -> Op {

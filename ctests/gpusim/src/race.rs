@@ -42,6 +42,14 @@ impl History {
         text
     }
 
+    /// The ops that write into what is accessed, as streams and sequences, of those that the host
+    /// does not know to be over.
+    pub fn writers(&self, allocation: u64, access: &Access) -> Vec<(u64, u64)> {
+        let touches = self.0.get(&allocation).map_or(&[][..], Vec::as_slice);
+        let written = touches.iter().filter(|old| old.access.write && overlap(&old.access, access));
+        written.map(|old| (old.stream, old.sequence)).collect()
+    }
+
     /// An op on the allocation that the host does not know to be over.
     pub fn unfinished(&self, allocation: u64, host: &Clock) -> Option<String> {
         let touches = self.0.get(&allocation)?;

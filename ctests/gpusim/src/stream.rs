@@ -106,6 +106,14 @@ impl Machine {
         points
     }
 
+    /// What work would come after at the stream's end, and after `points`.
+    pub fn before(&self, stream: u64, points: &[Point]) -> Vec<Point> {
+        let mut before = self.implicit(stream);
+        before.extend_from_slice(points);
+        before.extend(self.tail(stream));
+        before
+    }
+
     /// Puts work at the stream's end, after `points` as well. What the host knows to be over needs no
     /// place in the clock: nothing looks for races with it.
     pub fn submit(&mut self, stream: u64, points: &[Point], work: Work) -> Option<Point> {

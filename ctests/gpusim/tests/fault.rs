@@ -139,7 +139,8 @@ fn every_status_has_a_name() {
     }
 }
 
-const PTX: &CStr = c".version 7.0\n.target sm_80\n.visible .entry gpusim_fill_u32(\n.param .u64 a)";
+const PTX: &CStr = c".version 7.0\n.target sm_80\n.visible .entry gpusim_fill_u32(
+    .param .u64 address, .param .align 4 .b8 value[4], .param .u32 count)";
 
 #[test]
 fn a_kernel_is_launched_by_its_name() {

@@ -3,9 +3,11 @@
 
 use super::cublaslt::{CublasLt, cublaslt};
 use super::driver::{Driver, Handle, ready};
+use super::kernels::Kernels;
 use crate::backend::Info;
 use crate::error::{Error, ensure};
 use cudarc::driver::sys;
+use once_cell::sync::OnceCell;
 use std::ffi::c_int;
 use std::ptr::null_mut;
 
@@ -18,6 +20,7 @@ pub(super) struct Context {
     pub(super) cublaslt_handle: Handle,
     /// Waits for nobody's default stream, so that loading weights does not stop the engine's work.
     pub(super) stream: Handle,
+    kernels: OnceCell<Kernels>,
     context: Handle,
     owns_primary: bool,
     owns_cublaslt: bool,
@@ -57,6 +60,7 @@ impl Context {
             device,
             cublaslt_handle: cublaslt_given as Handle,
             stream: null_mut(),
+            kernels: OnceCell::new(),
             context,
             owns_primary: given == 0,
             owns_cublaslt: cublaslt_given == 0,
@@ -109,6 +113,12 @@ impl Context {
         self.enter().or_else(|_| self.enter())
     }
 
+    /// Our kernels, loaded when they are first asked for, which may wait and allocate: a plan asks,
+    /// and keeps them. Our context is current, beside captures; they go with it.
+    pub(super) fn kernels(&self) -> Result<Kernels, Error> {
+        self.kernels.get_or_try_init(|| Kernels::load(self.driver)).copied()
+    }
+
     /// The context for messages and comparisons.
     pub(super) fn address(&self) -> usize {
         self.context as usize
@@ -151,6 +161,9 @@ impl Drop for Context {
         if let Ok(_entered) = self.enter_to_give_back() {
             // SAFETY: our own objects, which nobody uses any more.
             unsafe {
+                if let Some(kernels) = self.kernels.get() {
+                    kernels.unload();
+                }
                 if self.owns_cublaslt && !self.cublaslt_handle.is_null() {
                     (self.cublaslt.functions.destroy)(self.cublaslt_handle);
                 }

@@ -45,6 +45,13 @@ function_table! {
         event_query = c"cuEventQuery" (Handle);
         event_elapsed = c"cuEventElapsedTime" (*mut f32, Handle, Handle);
         pointer_get_attribute = c"cuPointerGetAttribute" (*mut c_void, c_int, u64);
+        module_load = c"cuModuleLoadData" (*mut Handle, *const c_void);
+        module_unload = c"cuModuleUnload" (Handle);
+        module_get_function = c"cuModuleGetFunction" (*mut Handle, Handle, *const c_char);
+        launch_kernel = c"cuLaunchKernel" (
+            Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle,
+            *const *const c_void, *const *const c_void,
+        );
         get_error_name = c"cuGetErrorName" (c_int, *mut *const c_char);
         get_error_string = c"cuGetErrorString" (c_int, *mut *const c_char);
     }

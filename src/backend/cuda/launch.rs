@@ -1,15 +1,18 @@
-//! Running a plan: one cuBLASLt call for each matmul, and two driver calls to have our context
-//! current meanwhile. Nothing is allocated, asked, waited for or locked.
+//! Running a plan: one cuBLASLt call for each matmul, two driver calls to have our context current
+//! meanwhile, and kernels where the plan has them. Nothing is allocated, asked, waited for or
+//! locked.
 
 use super::context::Context;
 use super::cublaslt::{Layout, Operation};
 use super::driver::Handle;
-use super::plan::{Choice, Prepared, SidePlan};
+use super::kernels::{Gather, Kernels, Store};
+use super::plan::{Choice, DevicePlan, Prepared};
 use super::planner::{Matmul, Start};
 use super::weights::{Bias, DeviceWeights};
 use crate::backend::{Job, MatrixForm, Side};
 use crate::error::{Error, Status};
 use crate::stats::Counts;
+use crate::view::Indices;
 use cudarc::cublaslt::sys;
 use std::ffi::c_void;
 use std::ptr::{from_ref, null_mut};
@@ -17,6 +20,7 @@ use std::ptr::{from_ref, null_mut};
 /// What a call works on.
 pub(super) struct Launch<'a> {
     pub(super) context: &'a Context,
+    pub(super) plan: &'a DevicePlan,
     pub(super) weights: &'a DeviceWeights,
     pub(super) job: &'a Job<'a>,
 }
@@ -46,37 +50,80 @@ impl<'a> Launch<'a> {
     ///
     /// # Safety
     /// As for [`crate::backend::Backend::run`]; our context is current.
-    pub(super) unsafe fn run(&self, sides: &[Option<SidePlan>; 2]) -> Result<Counts, Error> {
+    pub(super) unsafe fn run(&self) -> Result<Counts, Error> {
         let mut counts = Counts::default();
         self.wait()?;
-        for (side, plan) in self.job.sides.iter().zip(sides) {
-            if let (Some(side), Some(plan)) = (side, plan) {
-                for prepared in &plan.matmuls {
-                    // SAFETY: passed on.
-                    let done = unsafe { self.matmul(side, prepared, &mut counts) };
-                    done.map_err(|error| after_launches(error, &counts))?;
-                }
+        for (number, side) in self.job.sides.iter().enumerate() {
+            if let Some(side) = side {
+                // SAFETY: passed on.
+                let done = unsafe { self.side(number, side, &mut counts) };
+                done.map_err(|error| after_launches(error, &counts))?;
             }
         }
         self.signal().map_err(|error| after_launches(error, &counts))?;
         Ok(counts)
     }
 
+    unsafe fn side(
+        &self,
+        number: usize,
+        side: &Side<'_>,
+        counts: &mut Counts,
+    ) -> Result<(), Error> {
+        // SAFETY: passed on.
+        let rows = unsafe { self.gathered(number, side) }?;
+        for prepared in self.plan.sides[number].iter().flat_map(|plan| &plan.matmuls) {
+            // SAFETY: passed on.
+            unsafe { self.matmul(side, rows, prepared, counts) }?;
+        }
+        Ok(())
+    }
+
+    /// Where the side's rows are, once those of a list were put together.
+    unsafe fn gathered(&self, number: usize, side: &Side<'_>) -> Result<usize, Error> {
+        let Some(list) = side.rows.list() else { return Ok(side.rows.address()) };
+        let staged = self.job.lane.workspace + self.plan.scratch.gathered[number];
+        let call = Gather {
+            source: side.rows.address() as u64,
+            list: list.address() as u64,
+            staged: staged as u64,
+            rows: side.rows.count(),
+            buffer_rows: list.bound(),
+            width: self.form(side).inputs as i64,
+            row_stride: side.rows.row_stride(),
+            element_bytes: side.rows.dtype().bytes() as i64,
+        };
+        // SAFETY: passed on; the workspace was checked to have room.
+        unsafe { self.kernels()?.gather(&call, self.job.lane.stream as Handle) }?;
+        Ok(staged)
+    }
+
+    fn kernels(&self) -> Result<&Kernels, Error> {
+        let kernels = self.plan.kernels.as_ref();
+        kernels.ok_or_else(|| Error::new(Status::Panic, "a plan without its kernels"))
+    }
+
     unsafe fn matmul(
         &self,
         side: &Side<'_>,
+        rows: usize,
         prepared: &Prepared,
         counts: &mut Counts,
     ) -> Result<(), Error> {
         let mut filled = self.fill(side, prepared)?;
-        let choice = prepared.choice(filled.row_count, self.job.lane.workspace_bytes);
+        let left = self.job.lane.workspace_bytes - self.plan.scratch.minimum;
+        let choice = prepared.choice(filled.row_count, left);
         for start in &prepared.matmul.starts {
             filled.place_bias(self, start)?;
-            let places = self.places(side, &prepared.matmul, start)?;
+            let places = self.places(side, rows, &prepared.matmul, start)?;
             // SAFETY: the addresses are of memory that the job spans, which was checked.
             unsafe { filled.launch(self.context, choice, &places) }?;
             counts.matmuls += 1;
             counts.multiply_adds += filled.multiply_adds(self.form(side).inputs);
+            if prepared.matmul.is_staged {
+                // SAFETY: passed on.
+                unsafe { self.store(side, start, places.view) }?;
+            }
         }
         Ok(())
     }
@@ -103,12 +150,54 @@ impl<'a> Launch<'a> {
         Ok(Filled { prepared, layouts, operation, row_count, bias })
     }
 
-    fn places(&self, side: &Side<'_>, matmul: &Matmul, start: &Start) -> Result<Places, Error> {
+    /// Writes staged results where they go.
+    unsafe fn store(&self, side: &Side<'_>, start: &Start, staged: usize) -> Result<(), Error> {
+        let Some(output) = &side.outputs[start.part] else { return Ok(()) };
+        let (view, shape, strides) = (output.view, output.view.shape(), output.view.strides());
+        let form = &self.job.form.matrices[output.matrix];
+        let norm = self.weights.norm(self.job.layer + start.layer, output.matrix, form);
+        let rounds_first = form.norm.is_some_and(|norm| norm.rounds_first);
+        let call = Store {
+            staged: staged as u64,
+            destination: view.address(start.layer) as u64,
+            slots: view.slots().map_or(0, |slots| slots.address() as u64),
+            norm_weight: norm.unwrap_or(0) as u64,
+            rows: shape.rows,
+            slot_count: view.slots().map_or(0, Indices::bound),
+            heads: shape.heads,
+            width: shape.width,
+            row_stride: strides.row,
+            head_stride: strides.head,
+            width_stride: strides.width,
+            group_rows: view.group_rows().unwrap_or(0),
+            group_stride: strides.group,
+            // Without a norm the matmul has scaled already.
+            scale: if form.norm.is_some() { form.scale } else { 1.0 },
+            epsilon: form.norm.map_or(0.0, |norm| norm.epsilon),
+            dtype: view.dtype() as i32,
+            round_dtype: if rounds_first { self.job.form.dtype as i32 } else { 0 },
+            accumulate: view.accumulates().into(),
+        };
+        // SAFETY: passed on; what is staged is as large as the view's rows.
+        unsafe { self.kernels()?.store(&call, self.job.lane.stream as Handle) }
+    }
+
+    fn places(
+        &self,
+        side: &Side<'_>,
+        rows: usize,
+        matmul: &Matmul,
+        start: &Start,
+    ) -> Result<Places, Error> {
+        let (workspace, scratch) = (self.job.lane.workspace, self.plan.scratch);
         Ok(Places {
             weights: self.weight_address(side, start)?,
-            rows: side.rows.address(),
-            view: view_address(side, start, matmul),
-            workspace: self.job.lane.workspace,
+            rows,
+            view: match matmul.is_staged {
+                true => workspace + scratch.staged,
+                false => view_address(side, start, matmul),
+            },
+            workspace: workspace + scratch.minimum,
             stream: self.job.lane.stream as Handle,
         })
     }
@@ -179,7 +268,7 @@ impl Filled<'_> {
         places: &Places,
     ) -> Result<(), Error> {
         let (cublaslt, prepared) = (context.cublaslt, self.prepared);
-        let (alpha, beta) = (prepared.matmul.scale, 0.0f32);
+        let (alpha, beta) = (prepared.matmul.scale, f32::from(prepared.matmul.accumulates));
         let planned = (&prepared.rows, &prepared.view);
         let (row_layout, view_layout) = self.layouts.as_ref().map_or(planned, |(b, d)| (b, d));
         let view = places.view as *mut c_void;
@@ -224,15 +313,17 @@ fn moved_pair(side: &Side<'_>, matmul: &Matmul) -> Option<i64> {
     let (true, [Some(first), Some(second)]) = (matmul.batches_pair(), &side.outputs) else {
         return None;
     };
-    let bytes = second.view.address() as i64 - first.view.address() as i64;
+    let bytes = second.view.address(0) as i64 - first.view.address(0) as i64;
     let element = matmul.dtype.bytes() as i64;
     let planned = matmul.batch.map(|axis| axis.view * element);
     (planned != Some(bytes)).then(|| bytes / element)
 }
 
 fn view_address(side: &Side<'_>, start: &Start, matmul: &Matmul) -> usize {
-    let view = side.outputs[start.part].as_ref().map_or(0, |output| output.view.address());
-    view + start.view as usize * matmul.dtype.bytes()
+    let Some(output) = &side.outputs[start.part] else { return 0 };
+    // Where layers are a stride apart it is part of the start.
+    let layer = if output.view.has_layer_stride() { 0 } else { start.layer };
+    output.view.address(layer) + start.view as usize * matmul.dtype.bytes()
 }
 
 /// Once something runs on the stream the outputs may have been written.

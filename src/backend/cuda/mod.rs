@@ -4,11 +4,13 @@
 mod context;
 mod cublaslt;
 mod driver;
+mod kernels;
 mod launch;
 mod memory;
 mod plan;
 mod planner;
 mod pointer;
+mod scratch;
 mod shape;
 mod timing;
 mod weights;
@@ -17,11 +19,12 @@ use super::{Allocator, Backend, Info, Job, Memory, Plan, PlanOptions, Side, Stoc
 use crate::error::{Error, Status, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
+use crate::view::Indices;
 use context::Context;
 use cudarc::driver::sys;
 use driver::Handle;
 use launch::Launch;
-use memory::{ALIGNMENT, Heap};
+use memory::Heap;
 use plan::{DevicePlan, Planner};
 use shape::side_shape;
 use std::ffi::c_int;
@@ -86,17 +89,33 @@ impl Cuda {
     }
 
     fn ensure_addresses(&self, job: &Job<'_>) -> Result<(), Error> {
-        let device = |address, name: &str| self.ensure_memory(Memory::Device, address, name);
         for side in job.sides() {
-            device(side.rows.address(), &format!("{}.data", side.name))?;
+            self.ensure_device(side.name, "data", side.rows.address())?;
+            self.ensure_indices(side.name, "row_list", side.rows.list())?;
             for output in side.outputs() {
-                device(output.view.address(), &format!("{}.data", output.name))?;
+                for layer in 0..job.layer_count {
+                    self.ensure_device(output.name, "data", output.view.address(layer))?;
+                }
+                self.ensure_indices(output.name, "slots", output.view.slots())?;
             }
         }
         match job.lane.workspace {
             0 => Ok(()),
-            address => device(address, "workspace"),
+            address => self.ensure_memory(Memory::Device, address, "workspace"),
         }
+    }
+
+    fn ensure_indices(
+        &self,
+        name: &str,
+        field: &str,
+        indices: Option<&Indices>,
+    ) -> Result<(), Error> {
+        indices.map_or(Ok(()), |indices| self.ensure_device(name, field, indices.address()))
+    }
+
+    fn ensure_device(&self, name: &str, field: &str, address: usize) -> Result<(), Error> {
+        self.ensure_memory(Memory::Device, address, &format!("{name}.{field}"))
     }
 }
 
@@ -130,22 +149,16 @@ impl Backend for Cuda {
             side.as_ref().map(plan).transpose()
         };
         let [first, second] = &job.sides;
-        let plan_sides = || Ok([plan_side(first)?, plan_side(second)?]);
-        let sides = self.context().beside_captures(plan_sides)?;
-        let workspace_bytes = planner.workspace_limit(job);
-        let arrangement = weights.arrangement();
-        Ok(Plan { workspace_bytes, inner: Arc::new(DevicePlan { sides, arrangement }) })
+        let plan = || planner.joined(job, [plan_side(first)?, plan_side(second)?]);
+        let plan = self.context().beside_captures(plan)?;
+        let minimum_bytes = plan.scratch.minimum;
+        let workspace_bytes = minimum_bytes.saturating_add(planner.workspace_limit(job));
+        Ok(Plan { minimum_bytes, workspace_bytes, inner: Arc::new(plan) })
     }
 
     fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error> {
         let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
         (0..job.sides.len()).try_for_each(|number| plan.ensure_suits(number, job, weights))?;
-        ensure!(
-            job.lane.workspace.is_multiple_of(ALIGNMENT),
-            Misaligned,
-            "workspace is {:#x}, not a multiple of {ALIGNMENT}",
-            job.lane.workspace
-        );
         Ok(())
     }
 
@@ -157,10 +170,11 @@ impl Backend for Cuda {
 
     unsafe fn run(&self, plan: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
         let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
+        plan.scratch.ensure_fits(job)?;
         let _entered = self.context().enter()?;
-        let launch = Launch { context: self.context(), weights, job };
+        let launch = Launch { context: self.context(), plan, weights, job };
         // SAFETY: passed on.
-        unsafe { launch.run(&plan.sides) }
+        unsafe { launch.run() }
     }
 
     fn ensure_memory(&self, memory: Memory, address: usize, name: &str) -> Result<(), Error> {

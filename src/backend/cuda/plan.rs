@@ -2,9 +2,11 @@
 //! chooses. Everything is bytes of our own, so a plan holds nothing of the driver's.
 
 use super::cublaslt::{Algorithm, Candidate, CublasLt, Layout, Operation, Preference};
+use super::kernels::Kernels;
 use super::memory::Heap;
 use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
-use super::shape::{has_shape, relation, side_shape};
+use super::scratch::Scratch;
+use super::shape::{relation, side_shape};
 use super::timing::Timer;
 use super::weights::{Arrangement, DeviceWeights};
 use crate::backend::{Info, Job, PlanOptions, Side};
@@ -19,11 +21,14 @@ pub(super) struct DevicePlan {
     pub(super) sides: [Option<SidePlan>; 2],
     /// How the weights lay, if they were all ours.
     pub(super) arrangement: Option<Arrangement>,
+    pub(super) scratch: Scratch,
+    /// If any side takes them.
+    pub(super) kernels: Option<Kernels>,
 }
 
 /// One side's matmuls.
 pub(super) struct SidePlan {
-    shape: SideShape,
+    pub(super) shape: SideShape,
     pub(super) matmuls: Vec<Prepared>,
 }
 
@@ -105,8 +110,8 @@ impl DevicePlan {
         Ok(())
     }
 
-    /// Whether all but addresses is as planned. Weights that are all ours and arranged in the same
-    /// way lie alike in every layer, so only the views are looked at.
+    /// Whether the weights lie as planned. Those that are all ours and arranged in the same way lie
+    /// alike in every layer, so nothing is left to compare: rows and views are known to be alike.
     fn lies_alike(
         &self,
         planned: &SidePlan,
@@ -114,11 +119,16 @@ impl DevicePlan {
         side: &Side<'_>,
         weights: &DeviceWeights,
     ) -> Result<bool, Error> {
+        let compared = || Ok(side_shape(job, side, weights)?.same_layout(&planned.shape));
         let is_arranged = self.arrangement.as_ref().is_some_and(|known| weights.has(known));
-        if is_arranged && has_shape(job, side, &planned.shape) {
-            return Ok(true);
-        }
-        Ok(side_shape(job, side, weights)?.same_layout(&planned.shape))
+        debug_assert!(!is_arranged || compared() == Ok(true), "{}", side.name);
+        if is_arranged { Ok(true) } else { compared() }
+    }
+}
+
+impl SidePlan {
+    fn takes_kernels(&self) -> bool {
+        self.shape.has_list || self.matmuls.iter().any(|prepared| prepared.matmul.is_staged)
     }
 }
 
@@ -127,6 +137,18 @@ fn mismatch(what: &str) -> Error {
 }
 
 impl Planner<'_> {
+    /// What the sides take beside their matmuls.
+    pub(super) fn joined(
+        &self,
+        job: &Job<'_>,
+        sides: [Option<SidePlan>; 2],
+    ) -> Result<DevicePlan, Error> {
+        let takes_kernels = sides.iter().flatten().any(SidePlan::takes_kernels);
+        let kernels = takes_kernels.then(|| self.heap.context.kernels()).transpose()?;
+        let (scratch, arrangement) = (Scratch::of(job, &sides)?, self.weights.arrangement());
+        Ok(DevicePlan { sides, arrangement, scratch, kernels })
+    }
+
     /// Plans one side for at most the rows it has.
     pub(super) fn side(
         &self,

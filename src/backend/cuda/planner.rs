@@ -11,6 +11,9 @@
 //! which is our row-major result in place. Outputs that do not follow each other in the view are
 //! further axes: the pair of K and V, layers, heads. Axes that step alike through weights, bias and
 //! view are merged; one that remains becomes the matmul's batch, and the others are loops.
+//!
+//! What no D can be (groups, slots, lanes that are no neighbours, a norm) is staged: a matmul of
+//! each layer into scratch memory, packed and in f32, and a kernel that writes it where it goes.
 
 use crate::dtype::Dtype;
 use crate::view::Strides;
@@ -20,6 +23,8 @@ use crate::view::Strides;
 pub(super) struct SideShape {
     pub(super) inputs: usize,
     pub(super) row_stride: i64,
+    /// Whether rows are gathered into scratch memory first.
+    pub(super) has_list: bool,
     pub(super) layers: usize,
     pub(super) parts: [Option<PartShape>; 2],
     /// Whether the second part's weights begin where the first one's end.
@@ -35,6 +40,13 @@ pub(super) struct PartShape {
     pub(super) width: usize,
     /// Those that are stepped by; 0 where there is one layer or one head.
     pub(super) strides: Strides,
+    /// Whether layers are one stride apart; those of other views have each its own address.
+    pub(super) has_layer_stride: bool,
+    /// Whether places are no one stride apart, or not known here.
+    pub(super) is_scattered: bool,
+    pub(super) has_norm: bool,
+    /// Whether results are added to what is there.
+    pub(super) accumulates: bool,
     pub(super) dtype: Dtype,
     pub(super) has_bias: bool,
     pub(super) scale: f32,
@@ -73,6 +85,10 @@ pub(super) struct Matmul {
     pub(super) dtype: Dtype,
     pub(super) has_bias: bool,
     pub(super) scale: f32,
+    /// Whether D adds to what is there.
+    pub(super) accumulates: bool,
+    /// Whether D is scratch memory, from where a kernel takes it.
+    pub(super) is_staged: bool,
     pub(super) needs: Needs,
     pub(super) starts: Vec<Start>,
 }
@@ -166,13 +182,14 @@ fn common_alignment(most: usize, steps: impl Iterator<Item = i64>, dtype: Dtype)
 impl SideShape {
     /// Whether all but the rows' and views' own addresses are alike.
     pub(super) fn same_layout(&self, other: &SideShape) -> bool {
-        (self.inputs, self.row_stride, self.layers, self.is_stacked)
-            == (other.inputs, other.row_stride, other.layers, other.is_stacked)
-            && self.parts == other.parts
+        let facts = |side: &SideShape| {
+            (side.inputs, side.row_stride, side.has_list, side.layers, side.is_stacked)
+        };
+        facts(self) == facts(other) && self.parts == other.parts
     }
 }
 
-/// The matmuls of a side. Every view has lanes that are neighbours; others take kernels.
+/// The matmuls of a side.
 pub(super) fn matmuls(side: &SideShape) -> Vec<Matmul> {
     match &side.parts {
         [Some(first), Some(second)] if side.is_stacked && may_share(first, second) => {
@@ -187,9 +204,10 @@ fn each_alone(side: &SideShape, parts: &[Option<PartShape>; 2]) -> Vec<Matmul> {
     present.filter_map(|(number, part)| Some(alone(side, number, part.as_ref()?))).collect()
 }
 
-/// Whether one alpha and one D can serve both.
+/// Whether one alpha, one beta and one D can serve both.
 fn may_share(first: &PartShape, second: &PartShape) -> bool {
-    first.dtype == second.dtype && first.scale.to_bits() == second.scale.to_bits()
+    let scalars = |part: &PartShape| (part.dtype, part.scale.to_bits(), part.accumulates);
+    !first.is_staged() && !second.is_staged() && scalars(first) == scalars(second)
 }
 
 /// Both parts by the same matmuls where their views allow it.
@@ -225,6 +243,10 @@ fn shared(side: &SideShape, first: &PartShape, second: &PartShape) -> Vec<Matmul
 
 /// One part by matmuls of its own.
 fn alone(side: &SideShape, number: usize, part: &PartShape) -> Matmul {
+    if part.is_staged() {
+        let staged = alone(side, number, &part.staged());
+        return Matmul { is_staged: true, ..staged };
+    }
     let axes = layer_axis(side, part).into_iter().chain(head_axis(part)).flatten();
     let mut matmul = with_axes(part, part.run(), part.has_bias, axes);
     matmul.starts.iter_mut().for_each(|start| start.part = number);
@@ -242,7 +264,7 @@ fn with_axes(
     let longest = axes
         .iter()
         .enumerate()
-        .filter(|(_, axis)| axis.kind != Kind::Layer || part.weight_layer_stride.is_some())
+        .filter(|(_, axis)| axis.kind != Kind::Layer || part.batches_layers())
         .max_by_key(|(_, axis)| axis.count)
         .map(|(place, _)| place);
     let batch = longest.map(|place| axes.remove(place));
@@ -255,6 +277,8 @@ fn with_axes(
         dtype: part.dtype,
         has_bias,
         scale: part.scale,
+        accumulates: part.accumulates,
+        is_staged: false,
         needs: Needs::Nothing,
         starts: starts(&axes, part.bias_offset),
     }
@@ -279,6 +303,10 @@ fn merged(axes: impl IntoIterator<Item = Axis>, has_bias: bool) -> Vec<Axis> {
     merged
 }
 
+/// The step of an operand whose layers are no one stride apart: they are looped over, and their
+/// addresses looked up.
+const ANYWHERE: i64 = i64::MAX;
+
 /// Every combination of the axes that are looped over.
 fn starts(loops: &[Axis], bias_offset: i64) -> Vec<Start> {
     let mut starts = vec![Start { bias: bias_offset, ..Start::default() }];
@@ -298,7 +326,7 @@ impl Start {
             Kind::Pair => self.part += at,
             Kind::Layer => {
                 self.layer += at;
-                self.view += steps * axis.view;
+                self.view += if axis.view == ANYWHERE { 0 } else { steps * axis.view };
             }
             Kind::Head => {
                 self.weight += steps * axis.weight;
@@ -312,10 +340,9 @@ impl Start {
 fn layer_axis(side: &SideShape, part: &PartShape) -> [Option<Axis>; 1] {
     let axis = Axis {
         count: side.layers,
-        // Without one stride layers are looped over, and their weights' addresses looked up.
-        weight: part.weight_layer_stride.unwrap_or(i64::MAX),
+        weight: part.weight_layer_stride.unwrap_or(ANYWHERE),
         bias: part.bias_layer_stride,
-        view: part.strides.layer,
+        view: if part.has_layer_stride { part.strides.layer } else { ANYWHERE },
         kind: Kind::Layer,
     };
     [(side.layers > 1).then_some(axis)]
@@ -341,6 +368,38 @@ fn has_same_strides(first: &PartShape, second: &PartShape, layers: usize) -> boo
 }
 
 impl PartShape {
+    /// Whether no D is the view: its places are scattered or its lanes no neighbours, or a norm
+    /// comes between.
+    pub(super) fn is_staged(&self) -> bool {
+        self.is_scattered || self.has_norm || (self.width > 1 && self.strides.width != 1)
+    }
+
+    /// What the matmul's results are.
+    pub(super) fn result_dtype(&self) -> Dtype {
+        if self.is_staged() { Dtype::F32 } else { self.dtype }
+    }
+
+    /// The part as it is staged: packed, in f32, layer by layer. A norm's scale comes after it, and
+    /// the kernel adds.
+    fn staged(&self) -> PartShape {
+        let (head, row) = (self.width as i64, self.outputs() as i64);
+        PartShape {
+            strides: Strides { row, head, width: 1, ..Strides::default() },
+            has_layer_stride: false,
+            is_scattered: false,
+            has_norm: false,
+            accumulates: false,
+            dtype: Dtype::F32,
+            scale: if self.has_norm { 1.0 } else { self.scale },
+            ..*self
+        }
+    }
+
+    /// Whether layers can be a batch.
+    fn batches_layers(&self) -> bool {
+        self.weight_layer_stride.is_some() && self.has_layer_stride
+    }
+
     /// Columns of the result.
     fn outputs(&self) -> usize {
         self.heads * self.width

@@ -21,9 +21,11 @@ pub(super) fn side_shape(
     };
     let parts = [part(first)?, part(second)?];
     let inputs = first.map_or(0, |output| job.form.matrices[output.matrix].inputs);
+    let has_list = side.rows.list().is_some();
     Ok(SideShape {
         inputs,
-        row_stride: side.rows.row_stride(),
+        row_stride: if has_list { inputs as i64 } else { side.rows.row_stride() },
+        has_list,
         layers: job.layer_count,
         parts,
         is_stacked: are_stacked(job, side, weights)?,
@@ -37,58 +39,48 @@ fn part_shape(
     output: &Output<'_>,
     weights: &DeviceWeights,
 ) -> Result<PartShape, Error> {
-    ensure_possible(job, side, output)?;
+    ensure_dtypes(job, side, output)?;
     let (view, matrix) = (output.view, &job.form.matrices[output.matrix]);
-    let bias = weights.bias(matrix.stack, view.dtype());
     let before = job.form.matrices[..output.matrix].iter();
     let bias_offset =
         before.filter(|other| other.stack == matrix.stack).map(|m| m.outputs).sum::<usize>();
     let (row_stride, layer_stride, alignment) = weight_strides(job, output.matrix, weights)?;
-    Ok(PartShape {
+    let mut part = PartShape {
         heads: view.shape().heads as usize,
         width: view.shape().width as usize,
         strides: stepped_strides(view),
+        has_layer_stride: view.has_layer_stride() || job.layer_count == 1,
+        is_scattered: is_scattered(view),
+        has_norm: matrix.norm.is_some(),
+        accumulates: view.accumulates(),
         dtype: view.dtype(),
         has_bias: matrix.has_bias,
         scale: matrix.scale,
         bias_offset: bias_offset as i64,
-        bias_layer_stride: bias.map_or(0, |bias| bias.layer_stride),
+        bias_layer_stride: 0,
         weight_row_stride: row_stride,
         weight_layer_stride: layer_stride,
         weight_alignment: alignment,
-    })
-}
-
-/// Whether a side's shape is this one, as far as its rows and views tell.
-pub(super) fn has_shape(job: &Job<'_>, side: &Side<'_>, shape: &SideShape) -> bool {
-    let is_alike = |(output, part): (&Option<Output<'_>>, &Option<PartShape>)| {
-        let (Some(output), Some(part)) = (output, part) else {
-            return output.is_none() && part.is_none();
-        };
-        let view = output.view;
-        ensure_possible(job, side, output).is_ok()
-            && (part.heads, part.width)
-                == (view.shape().heads as usize, view.shape().width as usize)
-            && part.strides == stepped_strides(view)
-            && part.dtype == view.dtype()
     };
-    (shape.row_stride, shape.layers) == (side.rows.row_stride(), job.layer_count)
-        && side.outputs.iter().zip(&shape.parts).all(is_alike)
+    let bias = weights.bias(matrix.stack, part.result_dtype());
+    part.bias_layer_stride = bias.map_or(0, |bias| bias.layer_stride);
+    Ok(part)
 }
 
-/// Refuses rows and results that no matmul has.
-fn ensure_possible(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<(), Error> {
-    ensure_dtypes(job, side, output)?;
-    ensure_run(output)
-}
-
-fn stepped_strides(view: &View) -> Strides {
+fn stepped_strides(view: &View<'_>) -> Strides {
     let (shape, strides) = (view.shape(), view.strides());
     Strides {
         layer: if shape.layers > 1 { strides.layer } else { 0 },
         head: if shape.heads > 1 { strides.head } else { 0 },
+        group: if view.group_rows().is_some() { strides.group } else { 0 },
         ..strides
     }
+}
+
+/// Whether places are not one stride apart. How many groups there are must not matter, since a plan
+/// is for fewer rows as well.
+fn is_scattered(view: &View<'_>) -> bool {
+    view.slots().is_some() || view.group_rows().is_some()
 }
 
 fn ensure_dtypes(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<(), Error> {
@@ -109,20 +101,6 @@ fn ensure_dtypes(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<
         output.name,
         results.name(),
         weights.name()
-    );
-    Ok(())
-}
-
-/// Lanes that are not neighbours are no column of any matmul's result.
-fn ensure_run(output: &Output<'_>) -> Result<(), Error> {
-    let (shape, strides) = (output.view.shape(), output.view.strides());
-    ensure!(
-        shape.width == 1 || strides.width == 1,
-        NotSupported,
-        "{}.width_stride is {}; this version writes on CUDA only heads whose lanes are neighbours, \
-         so pass 0 or 1",
-        output.name,
-        strides.width
     );
     Ok(())
 }
@@ -177,7 +155,11 @@ pub(super) fn relation(side: &Side<'_>) -> Relation {
     let [Some(first), Some(second)] = &side.outputs else {
         return Relation::Apart;
     };
-    let (from, to) = (first.view.address(), second.view.address());
+    let has_strides = first.view.has_layer_stride() && second.view.has_layer_stride();
+    if !has_strides && first.view.shape().layers > 1 {
+        return Relation::Apart;
+    }
+    let (from, to) = (first.view.address(0), second.view.address(0));
     match to.checked_sub(from) {
         Some(bytes) => Relation::Behind((bytes / first.view.dtype().bytes()) as i64),
         None => Relation::Apart,

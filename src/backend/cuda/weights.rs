@@ -6,13 +6,14 @@
 //! stack 0: layer 0 | layer 1 | ..    each [outputs of its matrices, inputs]
 //! stack 1: layer 0 | layer 1 | ..
 //! biases of stack 0 and 1, in each dtype that outputs may have: layer 0 | layer 1 | ..
+//! norms' weights, matrix by matrix, in f32: layer 0 | layer 1 | ..
 //! ```
 //!
 //! A commit always makes a new block and copies on the device what it keeps, so that the layers
 //! stay at one stride whatever was changed.
 
 use super::memory::{ALIGNMENT, Block, Heap};
-use crate::backend::{BiasSource, Borrowed, Content, Form, Stock, WeightSource};
+use crate::backend::{Borrowed, Content, Form, MatrixForm, Stock, VectorSource, WeightSource};
 use crate::dtype::{Dtype, Element, with_element};
 use crate::error::{Error, Status};
 use std::ffi::c_void;
@@ -29,6 +30,7 @@ pub(super) struct DeviceWeights {
     /// Whether no place is borrowed.
     is_all_ours: bool,
     biases: Vec<Option<Arc<[f32]>>>,
+    norms: Vec<Option<Arc<[f32]>>>,
 }
 
 /// Where everything of a block lies, in bytes from its beginning.
@@ -37,6 +39,8 @@ struct Layout {
     stacks: Vec<Stack>,
     /// For each stack, in each dtype of outputs.
     biases: Vec<BiasStack>,
+    /// For each matrix, where its norms' weights begin; None if it has none.
+    norms: Vec<Option<usize>>,
     bytes: usize,
 }
 
@@ -120,6 +124,7 @@ impl Layout {
             output_dtypes(form.dtype)
                 .try_for_each(|dtype| layout.add_biases(form, stack, dtype))?;
         }
+        form.matrices.iter().try_for_each(|matrix| layout.add_norm(form, matrix))?;
         Some(layout)
     }
 
@@ -159,6 +164,15 @@ impl Layout {
         Some(())
     }
 
+    fn add_norm(&mut self, form: &Form, matrix: &MatrixForm) -> Option<()> {
+        let norm = matrix.norm.filter(|_| matrix.outputs > 0);
+        self.norms.push(norm.map(|_| self.bytes));
+        let width = norm.map_or(0, |norm| norm.width);
+        let bytes = width.checked_mul(Dtype::F32.bytes())?.checked_mul(form.layer_count)?;
+        self.bytes = self.bytes.checked_add(bytes.checked_next_multiple_of(ALIGNMENT)?)?;
+        Some(())
+    }
+
     /// Where a matrix of a layer begins, if it is in the block.
     fn offset_of(&self, layer: usize, matrix: usize) -> Option<usize> {
         let of =
@@ -185,8 +199,9 @@ impl DeviceWeights {
             (0..places.len()).map(|place| is_ours(stock, before, place)).collect();
         let is_all_ours =
             places.iter().zip(&is_ours).all(|(place, &is_ours)| place.is_none() || is_ours);
-        let biases = biases(stock, before);
-        let made = DeviceWeights { block, layout, places, is_ours, is_all_ours, biases };
+        let biases = vectors(stock, |content| content.bias, before.map(|before| &*before.biases));
+        let norms = vectors(stock, |content| content.norm, before.map(|before| &*before.norms));
+        let made = DeviceWeights { block, layout, places, is_ours, is_all_ours, biases, norms };
         match made.fill(heap, stock, before) {
             Ok(()) => Ok(made),
             Err(error) => {
@@ -240,7 +255,8 @@ impl DeviceWeights {
                 WeightSource::Absent | WeightSource::Borrowed(_) => {}
             }
         }
-        let images = self.bias_images(stock.form);
+        let images = self.bias_images(stock.form).into_iter().chain(self.norm_images(stock.form));
+        let images: Vec<_> = images.collect();
         for (offset, image) in &images {
             copy_in(heap, base + offset, image)?;
         }
@@ -265,12 +281,28 @@ impl DeviceWeights {
         self.layout.biases.iter().map(image).collect()
     }
 
+    /// The norms' weights of each matrix, and where each image goes.
+    fn norm_images(&self, form: &Form) -> Vec<(usize, Vec<u8>)> {
+        let count = form.matrices.len();
+        let image = |(matrix, begin): (usize, &Option<usize>)| {
+            let weights = (0..form.layer_count).filter_map(|layer| {
+                let norm = form.matrices[matrix].norm?;
+                let weight = self.norms[layer * count + matrix].as_deref();
+                Some(weight.map_or_else(|| vec![0.0; norm.width], <[f32]>::to_vec))
+            });
+            Some(((*begin)?, weights.flatten().flat_map(f32::to_ne_bytes).collect()))
+        };
+        self.layout.norms.iter().enumerate().filter_map(image).collect()
+    }
+
     fn place_biases(&self, form: &Form, stack: &BiasStack, layer: usize, elements: &mut [f32]) {
         for (number, matrix) in form.matrices.iter().enumerate() {
             let bias = self.biases[layer * form.matrices.len() + number].as_deref();
             let is_here = matrix.stack == stack.stack && matrix.has_bias;
+            // A norm comes between the bias and the scale.
+            let scale = if matrix.norm.is_some() { 1.0 } else { matrix.scale };
             for (at, element) in bias.filter(|_| is_here).unwrap_or_default().iter().enumerate() {
-                elements[stack.offsets[number] + at] = matrix.scale * element;
+                elements[stack.offsets[number] + at] = scale * element;
             }
         }
     }
@@ -293,6 +325,13 @@ impl DeviceWeights {
         let base = self.block.as_ref().map_or(0, Block::address);
         found
             .map(|bias| Bias { address: base + bias.begin, layer_stride: bias.layer_stride as i64 })
+    }
+
+    /// Where the weight of a layer's norm lies, if its matrix, of this form, has one.
+    pub(super) fn norm(&self, layer: usize, matrix: usize, form: &MatrixForm) -> Option<usize> {
+        let (norm, begin) = (form.norm?, self.layout.norms[matrix]?);
+        let base = self.block.as_ref().map_or(0, Block::address);
+        Some(base + begin + layer * norm.width * Dtype::F32.bytes())
     }
 }
 
@@ -328,13 +367,18 @@ fn places(
     stock.contents.iter().enumerate().map(place).collect()
 }
 
-fn biases(stock: &Stock<'_>, before: Option<&DeviceWeights>) -> Vec<Option<Arc<[f32]>>> {
-    let bias = |(place, content): (usize, &Content<'_>)| match content.bias {
-        BiasSource::Absent => None,
-        BiasSource::Kept => before.and_then(|before| before.biases[place].clone()),
-        BiasSource::Copied(elements) => Some(elements.into()),
+/// One vector of each place: new, or the one that was there before.
+fn vectors(
+    stock: &Stock<'_>,
+    which: impl for<'a> Fn(&Content<'a>) -> VectorSource<'a>,
+    before: Option<&[Option<Arc<[f32]>>]>,
+) -> Vec<Option<Arc<[f32]>>> {
+    let vector = |(place, content): (usize, &Content<'_>)| match which(content) {
+        VectorSource::Absent => None,
+        VectorSource::Kept => before.and_then(|before| before[place].clone()),
+        VectorSource::Copied(elements) => Some(elements.into()),
     };
-    stock.contents.iter().enumerate().map(bias).collect()
+    stock.contents.iter().enumerate().map(vector).collect()
 }
 
 fn copy_in(heap: &Heap, target: usize, bytes: &[u8]) -> Result<(), Error> {

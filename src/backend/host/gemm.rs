@@ -14,11 +14,13 @@
 //! Nothing here changes the order in which one output's sum grows.
 
 use super::kernel::{DEPTH, Inputs, InstructionSet, Kernels, LANES, MOST_ROWS, Sums};
+use super::norm::Norm;
 use super::pack::PackedMatrix;
 use super::pool::Pool;
 use super::rounding::in_default_mode;
+use super::rows::{Row, RowTable};
 use super::store::Store;
-use crate::backend::Output;
+use crate::backend::{MOST_NORM_WIDTH, Output};
 use crate::dtype::{Element, with_element};
 use crate::stats::Counts;
 use crate::view::Rows;
@@ -29,13 +31,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const TASK_ROWS: usize = 64;
 /// Panels of one task: enough to use a widened row again.
 const TASK_PANELS: usize = 4;
+/// Panels of a task where a norm takes heads whole.
+const HEAD_PANELS: usize = MOST_NORM_WIDTH.div_ceil(LANES);
 /// Below this many multiply-adds waking a thread costs more than it brings.
 const WORTH_THREADS: usize = 1 << 20;
 
-/// view[layer] = scale · (rows · matrixᵀ + bias), rounded once.
+/// view[layer] = scale · norm(rows · matrixᵀ + bias), rounded once.
 pub(super) struct Product<'a> {
     pub(super) rows: &'a Rows,
     pub(super) bias: Option<&'a [f32]>,
+    pub(super) norm: Option<Norm<'a>>,
     pub(super) scale: f32,
     pub(super) output: Output<'a>,
     /// Which of the view's layers.
@@ -44,9 +49,7 @@ pub(super) struct Product<'a> {
 
 /// One product, resolved.
 pub(super) struct Gemm<'a> {
-    rows: *const u8,
-    row_bytes: usize,
-    row_count: usize,
+    rows: RowTable,
     element_bytes: usize,
     widen: Widen,
     matrix: &'a PackedMatrix,
@@ -119,9 +122,7 @@ impl<'a> Gemm<'a> {
         let rows = product.rows;
         let element_bytes = rows.dtype().bytes();
         Gemm {
-            rows: std::ptr::with_exposed_provenance(rows.address()),
-            row_bytes: rows.row_stride() as usize * element_bytes,
-            row_count: rows.count() as usize,
+            rows: RowTable::new(rows, product.output.view),
             element_bytes,
             widen: with_element!(rows.dtype(), E => widen::<E>),
             matrix,
@@ -131,66 +132,89 @@ impl<'a> Gemm<'a> {
     }
 
     fn row_tasks(&self) -> usize {
-        self.row_count.div_ceil(TASK_ROWS)
+        self.rows.count().div_ceil(TASK_ROWS)
     }
 
     fn task_count(&self) -> usize {
-        self.row_tasks() * self.matrix.panel_count().div_ceil(TASK_PANELS)
+        self.row_tasks() * self.matrix.panel_count().div_ceil(self.task_panels())
+    }
+
+    fn task_panels(&self) -> usize {
+        if self.store.has_norm() { self.matrix.run_panels() } else { TASK_PANELS }
     }
 
     fn multiply_adds(&self) -> usize {
-        self.row_count.saturating_mul(self.matrix.outputs).saturating_mul(self.matrix.inputs)
+        self.rows.count().saturating_mul(self.matrix.outputs).saturating_mul(self.matrix.inputs)
     }
 
     unsafe fn run_task(&self, index: usize) -> Tally {
         let mut tally = Tally::default();
-        let rows = nth(index % self.row_tasks(), TASK_ROWS, self.row_count);
-        let panels = nth(index / self.row_tasks(), TASK_PANELS, self.matrix.panel_count());
-        let mut row = rows.start;
-        while row < rows.end {
+        let rows = nth(index % self.row_tasks(), TASK_ROWS, self.rows.count());
+        let panels = nth(index / self.row_tasks(), self.task_panels(), self.matrix.panel_count());
+        let run_rows = match self.store.has_norm() {
+            false => Self::run_rows::<TASK_PANELS>,
+            true => Self::run_rows::<HEAD_PANELS>,
+        };
+        let mut places = [Row::default(); TASK_ROWS];
+        // SAFETY: passed on; the rows are the product's.
+        let mut rest = unsafe { self.rows.fill(rows, &mut places) };
+        while !rest.is_empty() {
             // SAFETY: passed on; the rows and panels are the product's.
-            row += unsafe { self.run_rows(row, rows.end - row, panels.clone(), &mut tally) };
+            let taken = unsafe { run_rows(self, rest, panels.clone(), &mut tally) };
+            rest = &rest[taken..];
         }
         tally
     }
 
     /// Projects as many rows as one kernel takes, and tells how many those were.
-    unsafe fn run_rows(
+    unsafe fn run_rows<const PANELS: usize>(
         &self,
-        first: usize,
-        remaining: usize,
+        rows: &[Row],
         panels: Range<usize>,
         tally: &mut Tally,
     ) -> usize {
-        let (taken, kernel) = self.kernels.largest(remaining);
+        let (taken, kernel) = self.kernels.largest(rows.len());
         let mut inputs: [Inputs; MOST_ROWS] = [[0.0; DEPTH]; MOST_ROWS];
-        let mut sums: [[Sums; MOST_ROWS]; TASK_PANELS] = [[[0.0; LANES]; MOST_ROWS]; TASK_PANELS];
+        let mut sums: [[Sums; MOST_ROWS]; PANELS] = [[[0.0; LANES]; MOST_ROWS]; PANELS];
         for k in (0..self.matrix.inputs).step_by(DEPTH) {
             let depth = DEPTH.min(self.matrix.inputs - k);
-            // SAFETY: rows first..first + taken exist, and so do the elements k..k + depth.
-            unsafe { self.widen_rows(first, k, depth, &mut inputs[..taken]) };
+            // SAFETY: the rows exist, and so do the elements k..k + depth.
+            unsafe { self.widen_rows(&rows[..taken], k, depth, &mut inputs) };
             for (panel, sums) in panels.clone().zip(&mut sums) {
                 let weights = self.matrix.panel_at(panel, k);
                 // SAFETY: `taken` rows and sums, and `depth` steps of the panel, are there.
                 unsafe { kernel(inputs.as_ptr(), depth, weights.as_ptr(), sums.as_mut_ptr()) };
-                tally.add(taken * depth, self.matrix.real_lanes(panel));
+                tally.add(taken * depth, self.matrix.outputs_of(panel).len());
             }
         }
-        for (panel, sums) in panels.zip(&sums) {
-            let columns = self.store.columns(panel * LANES, self.matrix.real_lanes(panel));
-            for (row, sums) in sums.iter().enumerate().take(taken) {
-                // SAFETY: passed on; the row and the columns are the product's.
-                unsafe { self.store.write(first + row, &columns, sums) };
-            }
-        }
+        // SAFETY: passed on; the rows and the panels' columns are the product's.
+        unsafe { self.write_rows(&rows[..taken], panels, &sums) };
         taken
     }
 
-    unsafe fn widen_rows(&self, first: usize, k: usize, depth: usize, inputs: &mut [Inputs]) {
-        for (row, inputs) in inputs.iter_mut().enumerate() {
-            let offset = (first + row) * self.row_bytes + k * self.element_bytes;
-            // SAFETY: the rows were checked to span this offset and `depth` elements from it.
-            unsafe { (self.widen)(self.rows.add(offset), &mut inputs[..depth]) };
+    /// Writes what was summed; a norm's panels are one head.
+    unsafe fn write_rows(&self, rows: &[Row], panels: Range<usize>, sums: &[[Sums; MOST_ROWS]]) {
+        let mut factors = [1.0; MOST_ROWS];
+        for (row, factor) in factors.iter_mut().enumerate().take(rows.len()) {
+            let head = panels
+                .clone()
+                .zip(sums)
+                .map(|(panel, sums)| (self.matrix.outputs_of(panel), &sums[row]));
+            *factor = self.store.factor(head);
+        }
+        for (panel, sums) in panels.zip(sums) {
+            let columns = self.store.columns(self.matrix.outputs_of(panel));
+            for ((row, factor), sums) in rows.iter().zip(factors).zip(sums) {
+                // SAFETY: passed on; the row and the columns are the product's.
+                unsafe { self.store.write(row.target, &columns, factor, sums) };
+            }
+        }
+    }
+
+    unsafe fn widen_rows(&self, rows: &[Row], k: usize, depth: usize, inputs: &mut [Inputs]) {
+        for (row, inputs) in rows.iter().zip(inputs) {
+            // SAFETY: a row was checked to have `depth` elements from here.
+            unsafe { (self.widen)(row.source.add(k * self.element_bytes), &mut inputs[..depth]) };
         }
     }
 }

@@ -1,21 +1,25 @@
 //! The host backend: weights packed once, multiplied on a small pool of threads.
 
 mod gemm;
+mod indices;
 mod kernel;
+mod norm;
 mod pack;
 mod pool;
 mod rounding;
+mod rows;
 mod store;
 
 pub use kernel::InstructionSet;
 
 use super::{
-    Backend, BiasSource, Content, Info, Job, MatrixForm, Memory, Plan, PlanOptions, Stock,
+    Backend, Content, Info, Job, MatrixForm, Memory, Plan, PlanOptions, Stock, VectorSource,
     WeightSource, Weights,
 };
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
+use norm::Norm;
 use pack::PackedMatrix;
 use pool::Pool;
 use std::sync::Arc;
@@ -28,7 +32,7 @@ pub(super) struct Host {
     plan: Plan,
 }
 
-/// Matrices and biases, layer by layer as the stock has them; versions share what they keep.
+/// Matrices and vectors, layer by layer as the stock has them; versions share what they keep.
 struct Packed {
     matrix_count: usize,
     slots: Vec<Slot>,
@@ -38,6 +42,16 @@ struct Packed {
 struct Slot {
     matrix: Option<Arc<PackedMatrix>>,
     bias: Option<Arc<[f32]>>,
+    /// The norm's weight.
+    norm: Option<Arc<[f32]>>,
+}
+
+impl Slot {
+    fn norm(&self, form: &MatrixForm, dtype: Dtype) -> Result<Option<Norm<'_>>, Error> {
+        let Some(norm) = &form.norm else { return Ok(None) };
+        let weight = self.norm.as_deref().ok_or_else(no_weights)?;
+        Ok(Some(Norm::new(norm, dtype, weight)))
+    }
 }
 
 impl Host {
@@ -57,7 +71,7 @@ impl Host {
             0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(1024)),
             given => given,
         };
-        let plan = Plan { workspace_bytes: 0, inner: Arc::new(()) };
+        let plan = Plan { minimum_bytes: 0, workspace_bytes: 0, inner: Arc::new(()) };
         Ok(Self { pool: Pool::start(thread_count)?, instruction_set, plan })
     }
 }
@@ -88,8 +102,9 @@ impl Backend for Host {
         Some(&self.plan)
     }
 
-    fn plan(&self, _: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
-        Ok(self.plan.clone())
+    fn plan(&self, job: &Job<'_>, _: &PlanOptions) -> Result<Plan, Error> {
+        let scratch = indices::scratch_bytes(job);
+        Ok(Plan { minimum_bytes: scratch, workspace_bytes: scratch, ..self.plan.clone() })
     }
 
     fn ensure_suits(&self, _: &Plan, _: &Job<'_>) -> Result<(), Error> {
@@ -102,18 +117,25 @@ impl Backend for Host {
 
     unsafe fn run(&self, _: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
         let packed = packed(job.weights)?;
+        // SAFETY: passed on.
+        unsafe { indices::ensure_indices(job) }?;
         let mut gemms = Vec::new();
         for (side, at) in
             job.sides().flat_map(|side| (0..job.layer_count).map(move |at| (side, at)))
         {
             for output in side.outputs() {
                 let place = (job.layer + at) * packed.matrix_count + output.matrix;
-                let Slot { matrix, bias } = &packed.slots[place];
-                let matrix = matrix.as_deref().ok_or_else(no_weights)?;
+                let slot = &packed.slots[place];
+                let matrix = slot.matrix.as_deref().ok_or_else(no_weights)?;
                 let form = &job.form.matrices[output.matrix];
-                let bias = bias.as_deref().filter(|_| form.has_bias);
-                let product =
-                    gemm::Product { rows: side.rows, bias, scale: form.scale, output, at };
+                let product = gemm::Product {
+                    rows: side.rows,
+                    bias: slot.bias.as_deref().filter(|_| form.has_bias),
+                    norm: slot.norm(form, job.form.dtype)?,
+                    scale: form.scale,
+                    output,
+                    at,
+                };
                 gemms.push(gemm::Gemm::new(&product, matrix, self.instruction_set));
             }
         }
@@ -159,12 +181,16 @@ fn slot(content: &Content<'_>, form: &MatrixForm, dtype: Dtype, kept: Slot) -> R
             return Err(Error::new(Status::NotSupported, message));
         }
     };
-    let bias = match content.bias {
-        BiasSource::Absent => None,
-        BiasSource::Kept => kept.bias,
-        BiasSource::Copied(elements) => Some(elements.into()),
-    };
-    Ok(Slot { matrix, bias })
+    let (bias, norm) = (vector(content.bias, kept.bias), vector(content.norm, kept.norm));
+    Ok(Slot { matrix, bias, norm })
+}
+
+fn vector(source: VectorSource<'_>, kept: Option<Arc<[f32]>>) -> Option<Arc<[f32]>> {
+    match source {
+        VectorSource::Absent => None,
+        VectorSource::Kept => kept,
+        VectorSource::Copied(elements) => Some(elements.into()),
+    }
 }
 
 /// What a load takes for one place.
@@ -173,9 +199,9 @@ fn copied_bytes(content: &Content<'_>, form: &MatrixForm, dtype: Dtype) -> usize
         WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype).unwrap_or(usize::MAX),
         _ => 0,
     };
-    let bias = match content.bias {
-        BiasSource::Copied(elements) => size_of_val(elements),
-        _ => 0,
-    };
-    matrix.saturating_add(bias)
+    let vectors = [content.bias, content.norm].into_iter().map(|vector| match vector {
+        VectorSource::Copied(elements) => size_of_val(elements),
+        VectorSource::Absent | VectorSource::Kept => 0,
+    });
+    matrix.saturating_add(vectors.sum())
 }

@@ -2,14 +2,17 @@
 //! through each, so that a step of k is one contiguous load.
 //!
 //! ```text
-//! packed[panel][k][lane] = matrix[panel * LANES + lane][k], and 0 beyond the last output
+//! packed[panel][k][lane] = matrix[first output of the panel + lane][k], and 0 beyond the last
 //! ```
+//!
+//! Panels run through all outputs, or begin anew with each head where a norm takes heads whole.
 
 use super::kernel::LANES;
 use crate::backend::MatrixForm;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// A packed matrix.
@@ -17,7 +20,26 @@ pub(super) struct PackedMatrix {
     pub(super) dtype: Dtype,
     pub(super) outputs: usize,
     pub(super) inputs: usize,
+    runs: Runs,
     panels: AlignedBytes,
+}
+
+/// Outputs that panels run through without a break: each head, or all.
+#[derive(Clone, Copy)]
+struct Runs {
+    count: usize,
+    outputs: usize,
+}
+
+impl Runs {
+    fn of(form: &MatrixForm) -> Self {
+        let outputs = form.norm.map_or(form.outputs, |norm| norm.width);
+        Self { count: form.outputs.checked_div(outputs).unwrap_or(0), outputs }
+    }
+
+    fn panels_each(self) -> usize {
+        self.outputs.div_ceil(LANES)
+    }
 }
 
 impl PackedMatrix {
@@ -25,28 +47,36 @@ impl PackedMatrix {
     pub(super) fn pack(form: &MatrixForm, dtype: Dtype, bytes: &[u8]) -> Result<Self, Error> {
         let &MatrixForm { outputs, inputs, .. } = form;
         let length = Self::bytes_of(form, dtype).ok_or_else(|| out_of_memory(usize::MAX))?;
-        let mut panels = AlignedBytes::zeroed(length)?;
+        let (runs, mut panels) = (Runs::of(form), AlignedBytes::zeroed(length)?);
         match dtype.bytes() {
-            2 => interleave::<2>(bytes, inputs, panels.as_mut_slice()),
-            _ => interleave::<4>(bytes, inputs, panels.as_mut_slice()),
+            2 => interleave::<2>(bytes, inputs, runs, panels.as_mut_slice()),
+            _ => interleave::<4>(bytes, inputs, runs, panels.as_mut_slice()),
         }
-        Ok(Self { dtype, outputs, inputs, panels })
+        Ok(Self { dtype, outputs, inputs, runs, panels })
     }
 
     /// Bytes of the panels, or None if there are too many to count.
     pub(super) fn bytes_of(form: &MatrixForm, dtype: Dtype) -> Option<usize> {
-        let panel_count = form.outputs.div_ceil(LANES);
+        let runs = Runs::of(form);
+        let panel_count = runs.count.checked_mul(runs.panels_each())?;
         panel_count.checked_mul(LANES * dtype.bytes())?.checked_mul(form.inputs)
     }
 
-    /// Panels, the last of which may be padded.
+    /// Panels, of which the last of each run may be padded.
     pub(super) fn panel_count(&self) -> usize {
-        self.outputs.div_ceil(LANES)
+        self.runs.count * self.runs.panels_each()
     }
 
-    /// The outputs of a panel that are real.
-    pub(super) fn real_lanes(&self, panel: usize) -> usize {
-        LANES.min(self.outputs - panel * LANES)
+    /// Panels of a run.
+    pub(super) fn run_panels(&self) -> usize {
+        self.runs.panels_each()
+    }
+
+    /// The outputs of a panel, which are its real lanes.
+    pub(super) fn outputs_of(&self, panel: usize) -> Range<usize> {
+        let (run, within) = (panel / self.runs.panels_each(), panel % self.runs.panels_each());
+        let first = run * self.runs.outputs;
+        first + within * LANES..first + self.runs.outputs.min((within + 1) * LANES)
     }
 
     /// A panel's weights from step `k` on.
@@ -57,12 +87,13 @@ impl PackedMatrix {
 }
 
 /// Writes each row of the matrix down its lane.
-fn interleave<const BYTES: usize>(rows: &[u8], inputs: usize, panels: &mut [u8]) {
+fn interleave<const BYTES: usize>(rows: &[u8], inputs: usize, runs: Runs, panels: &mut [u8]) {
     let (rows, _) = rows.as_chunks::<BYTES>();
     let (panels, _) = panels.as_chunks_mut::<BYTES>();
     for (output, row) in rows.chunks_exact(inputs).enumerate() {
-        let panel = &mut panels[output / LANES * LANES * inputs..];
-        let lane = output % LANES;
+        let (run, within) = (output / runs.outputs, output % runs.outputs);
+        let first = run * runs.panels_each() + within / LANES;
+        let (panel, lane) = (&mut panels[first * LANES * inputs..], within % LANES);
         for (target, element) in panel[lane..].iter_mut().step_by(LANES).zip(row) {
             *target = *element;
         }
@@ -113,21 +144,47 @@ impl Drop for AlignedBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::NormForm;
+
+    fn element(output: usize, k: usize) -> f32 {
+        (output * 100 + k) as f32
+    }
+
+    fn packed(outputs: usize, inputs: usize, head: Option<usize>) -> PackedMatrix {
+        let rows = (0..outputs).flat_map(|output| (0..inputs).map(move |k| element(output, k)));
+        let bytes: Vec<u8> = rows.flat_map(f32::to_ne_bytes).collect();
+        let norm = head.map(|width| NormForm { width, epsilon: 1.0, rounds_first: false });
+        let form = MatrixForm { outputs, inputs, scale: 1.0, has_bias: false, norm, stack: 0 };
+        PackedMatrix::pack(&form, Dtype::F32, &bytes).unwrap()
+    }
+
+    /// Each lane is its output's row, and the others are zero.
+    fn check(packed: &PackedMatrix) {
+        for panel in 0..packed.panel_count() {
+            let outputs = packed.outputs_of(panel);
+            for (k, lane) in (0..packed.inputs).flat_map(|k| (0..LANES).map(move |lane| (k, lane)))
+            {
+                let held = &packed.panel_at(panel, k)[lane * 4..][..4];
+                let output = outputs.start + lane;
+                let expected = if outputs.contains(&output) { element(output, k) } else { 0.0 };
+                assert_eq!(f32::from_ne_bytes(held.try_into().unwrap()), expected, "{output} {k}");
+            }
+        }
+    }
 
     #[test]
     fn each_row_runs_down_its_lane_and_padding_is_zero() {
-        let (outputs, inputs) = (LANES + 3, 5);
-        let element = |output: usize, k: usize| (output * 100 + k) as f32;
-        let rows = (0..outputs).flat_map(|output| (0..inputs).map(move |k| element(output, k)));
-        let bytes: Vec<u8> = rows.flat_map(f32::to_ne_bytes).collect();
-        let form = MatrixForm { outputs, inputs, scale: 1.0, has_bias: false, stack: 0 };
-        let packed = PackedMatrix::pack(&form, Dtype::F32, &bytes).unwrap();
-        assert_eq!((packed.panel_count(), packed.real_lanes(1)), (2, 3));
-        for (output, k) in (0..2 * LANES).flat_map(|output| (0..inputs).map(move |k| (output, k))) {
-            let step = packed.panel_at(output / LANES, k);
-            let lane = &step[output % LANES * 4..][..4];
-            let expected = if output < outputs { element(output, k) } else { 0.0 };
-            assert_eq!(f32::from_ne_bytes(lane.try_into().unwrap()), expected, "{output} {k}");
-        }
+        let packed = packed(LANES + 3, 5, None);
+        assert_eq!((packed.panel_count(), packed.outputs_of(1)), (2, LANES..LANES + 3));
+        check(&packed);
+    }
+
+    #[test]
+    fn panels_begin_anew_with_each_head_that_is_normed() {
+        let head = LANES + 3;
+        let packed = packed(3 * head, 5, Some(head));
+        assert_eq!((packed.panel_count(), packed.run_panels()), (6, 2));
+        assert_eq!(packed.outputs_of(3), head + LANES..2 * head);
+        check(&packed);
     }
 }

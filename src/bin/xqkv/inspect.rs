@@ -4,7 +4,7 @@ use crate::library::{Checkpoint, Outcome, balanced, cut};
 use crate::numbers::grouped;
 use serde_json::Value;
 use std::path::PathBuf;
-use xqkv::capi::spec::xqkv_spec;
+use xqkv::capi::spec::{Norm, xqkv_spec};
 use xqkv::dtype::Dtype;
 
 #[derive(clap::Args)]
@@ -44,6 +44,9 @@ fn print_spec(spec: &xqkv_spec, report: &Value) {
         has(spec.key_bias),
         has(spec.value_bias)
     );
+    if spec.norm == Norm::Rms as i32 {
+        println!("norm             of query and key heads, epsilon {:e}", spec.norm_epsilon);
+    }
 }
 
 /// The checkpoint's own numbers of its layers.

@@ -11,7 +11,7 @@ use calls::{Layer, Rank};
 use serde_json::Value;
 use std::path::PathBuf;
 use xqkv::capi::projection::{SplitChoice, xqkv_projection_options};
-use xqkv::capi::spec::xqkv_spec;
+use xqkv::capi::spec::{Norm, xqkv_spec};
 use xqkv::dtype::Dtype;
 
 #[derive(clap::Args)]
@@ -76,7 +76,7 @@ impl From<RowDtype> for Dtype {
 /// Runs every layer and prints the verdict; true if all is as it must be.
 pub fn run(arguments: &Arguments) -> Outcome<bool> {
     let checkpoint = Checkpoint::new(&arguments.directory)?;
-    let spec = checkpoint.spec()?;
+    let spec = without_norm(checkpoint.spec()?);
     let found = checkpoint.report(&spec)?;
     let (context, memory) = match arguments.backend {
         Backend::Host => (Context::new(arguments.threads)?, Memory::Host),
@@ -115,6 +115,11 @@ impl Arguments {
 }
 
 /// Each rank's options.
+/// The recorded results and the exact ones are those before a norm.
+fn without_norm(spec: xqkv_spec) -> xqkv_spec {
+    xqkv_spec { norm: Norm::None as i32, norm_epsilon: 0.0, norm_rounds_first: 0, ..spec }
+}
+
 fn splits(arguments: &Arguments, spec: &xqkv_spec) -> Outcome<Vec<xqkv_projection_options>> {
     match &arguments.split {
         None => (0..arguments.ranks).map(|rank| balanced(spec, rank, arguments.ranks)).collect(),

@@ -2,10 +2,12 @@
 
 use super::{output, put};
 use crate::handle::Noun;
-use crate::kernels::{self, Launch};
+use crate::kernels::{self, Kernel, Launch};
 use crate::launch::stale;
 use crate::machine::call;
+use crate::module::Entry;
 use crate::status::*;
+use crate::violation::violate;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 #[unsafe(no_mangle)]
@@ -72,8 +74,9 @@ pub unsafe extern "C" fn cuLaunchKernel(
 ) -> c_int {
     call("cuLaunchKernel", |machine| {
         let found = machine.functions.get(&function);
-        let (_, name) = found.ok_or_else(|| stale(Noun::Function, "function", function))?;
-        let kernel = kernels::find(name).ok_or(NOT_FOUND)?;
+        let (_, entry) = found.ok_or_else(|| stale(Noun::Function, "function", function))?;
+        let kernel = kernels::find(&entry.name).ok_or(NOT_FOUND)?;
+        check_parameters(entry, kernel)?;
         let blocks = [blocks_x, blocks_y, blocks_z];
         let threads = [threads_x, threads_y, threads_z];
         let product: u64 = threads.iter().map(|n| *n as u64).product();
@@ -86,21 +89,39 @@ pub unsafe extern "C" fn cuLaunchKernel(
         // SAFETY: the caller's pointers to parameters of the kernel's signature.
         let parameters = unsafe { read(parameters, kernel.parameter_bytes) };
         let op = (kernel.launch)(&Launch { blocks, threads, parameters: &parameters });
-        machine.launch(stream, op)
+        machine.launch(stream, op.map_err(|reason| misused(kernel.name, &reason))?)
     })
+}
+
+/// The driver copies as many bytes as the text says, whatever the kernel was written for.
+fn check_parameters(entry: &Entry, kernel: &Kernel) -> Status {
+    let (found, needed) = (&entry.parameter_bytes[..], kernel.parameter_bytes);
+    match found == needed {
+        true => Ok(()),
+        false => Err(misused(
+            kernel.name,
+            &format!("the module's takes parameters of {found:?} bytes, not of {needed:?}"),
+        )),
+    }
+}
+
+/// A device would run such a launch, and corrupt memory or fail later.
+fn misused(kernel: &str, reason: &str) -> c_int {
+    violate(format!("{kernel}: {reason}"));
+    INVALID_VALUE
 }
 
 /// # Safety
 /// `parameters` points to as many pointers to values of these sizes.
-unsafe fn read(parameters: *const *const c_void, bytes: &[usize]) -> Vec<u64> {
+unsafe fn read(parameters: *const *const c_void, bytes: &[usize]) -> Vec<Vec<u8>> {
     let value = |(index, bytes): (usize, &usize)| {
-        let mut value = [0u8; 8];
-        // SAFETY: as above; no parameter has more than 8 bytes.
+        let mut value = vec![0u8; *bytes];
+        // SAFETY: as above.
         unsafe {
             let source = parameters.add(index).read().cast::<u8>();
             source.copy_to_nonoverlapping(value.as_mut_ptr(), *bytes);
         }
-        u64::from_le_bytes(value)
+        value
     };
     bytes.iter().enumerate().map(value).collect()
 }

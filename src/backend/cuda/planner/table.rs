@@ -22,6 +22,7 @@ pub struct Place {
     pub layer: i64,
     pub row: i64,
     pub head: i64,
+    pub width: i64,
 }
 
 /// How the weights lie.
@@ -48,6 +49,7 @@ pub struct Row {
     pub weights: Weights,
     pub calls: usize,
     pub batch: usize,
+    pub kernels: usize,
 }
 
 /// All rows of the table.
@@ -58,7 +60,7 @@ pub fn rows() -> Vec<Row> {
 
 fn row(line: &str) -> Option<Row> {
     let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-    let [views, but, scales, bias, layers, weights, calls, batch] = cells[..] else {
+    let [views, but, scales, bias, layers, weights, calls, batch, kernels] = cells[..] else {
         return None;
     };
     Some(Row {
@@ -78,6 +80,7 @@ fn row(line: &str) -> Option<Row> {
         )?,
         calls: calls.parse().ok()?,
         batch: batch.parse().ok()?,
+        kernels: kernels.parse().ok()?,
     })
 }
 
@@ -133,8 +136,14 @@ pub fn places(axes: &str, is_value_first: bool, extents: &Extents) -> [Place; 2]
 /// Notes an axis's stride and tells how many there are of it.
 fn step(axis: &str, place: &mut Place, size: i64, extents: &Extents, part: usize) -> i64 {
     match axis {
-        "d" => extents.widths[part],
-        "p" => extents.widths[part] + 8,
+        "d" => {
+            place.width = size;
+            extents.widths[part]
+        }
+        "p" => {
+            place.width = size;
+            extents.widths[part] + 8
+        }
         "H" => {
             place.head = size;
             extents.heads

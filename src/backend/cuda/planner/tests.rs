@@ -29,6 +29,8 @@ struct Kind {
     bias: [bool; 2],
     scales_differ: bool,
     dtypes_differ: bool,
+    /// What the table says of it beside.
+    but: &'static str,
 }
 
 impl Kind {
@@ -38,10 +40,11 @@ impl Kind {
         let weights = [0, 1].map(|part| self.weight_places(part));
         let parts = [0, 1].map(|part| self.part(part, &places[part], &weights[part]));
         let distance = places[1].offset - places[0].offset;
-        let is_behind = !self.is_query && distance >= 0;
+        let is_behind = !self.is_query && distance >= 0 && self.but != "layers apart";
         let side = SideShape {
             inputs: INPUTS as usize,
             row_stride: INPUTS,
+            has_list: self.but == "listed",
             layers: extents.layers as usize,
             parts: [Some(parts[0]), (!self.is_query).then_some(parts[1])],
             is_stacked: !self.is_query && matches!(self.weights, Weights::Ours | Weights::Stacked),
@@ -75,7 +78,17 @@ impl Kind {
         PartShape {
             heads: self.extents.heads as usize,
             width: self.extents.widths[number] as usize,
-            strides: Strides { layer: place.layer, row: place.row, head: place.head, width: 1 },
+            strides: Strides {
+                layer: place.layer,
+                row: place.row,
+                head: place.head,
+                width: place.width,
+                ..Strides::default()
+            },
+            has_layer_stride: self.but != "layers apart",
+            is_scattered: matches!(self.but, "slots" | "groups"),
+            has_norm: self.but == "normed" && number == 0,
+            accumulates: self.but == "added",
             dtype: if is_wide { Dtype::F32 } else { Dtype::Bf16 },
             has_bias: self.bias[number],
             scale: if self.scales_differ && number == 1 { 2.0 } else { 1.0 },
@@ -102,11 +115,15 @@ fn the_table_has_the_planner_s_calls_and_batches() {
             bias: row.bias,
             scales_differ: row.scales_differ,
             dtypes_differ: row.but == "V in f32",
+            but: row.but.clone().leak(),
         };
         assert_eq!(kind.scene().places, row.places());
         let matmuls = matmuls(&kind.scene().side);
         let calls: usize = matmuls.iter().map(|matmul| matmul.starts.len()).sum();
         assert_eq!(calls, row.calls, "calls of {row:?}");
+        let staged = matmuls.iter().filter(|matmul| matmul.is_staged);
+        let kernels: usize = staged.map(|matmul| matmul.starts.len()).sum();
+        assert_eq!(kernels + usize::from(row.but == "listed"), row.kernels, "kernels of {row:?}");
         for matmul in matmuls {
             assert_eq!(matmul.batch_count(), row.batch, "batch of {row:?}");
         }
@@ -134,6 +151,7 @@ fn modelled(line: &str) -> Option<(Kind, usize)> {
         bias: [has_bias && is_query, has_bias],
         scales_differ: false,
         dtypes_differ: false,
+        but: "",
     };
     Some((kind, launches? as usize))
 }
@@ -260,6 +278,7 @@ fn kinds(axes: &'static str, is_value_first: bool, extents: Extents) -> Vec<Kind
                     bias,
                     scales_differ,
                     dtypes_differ,
+                    but: "",
                 });
             }
         }

@@ -1,0 +1,92 @@
+//! Which row of the input becomes which row of the view, under row lists, slots and groups.
+
+use crate::view::{Rows, View};
+use std::ops::Range;
+use std::ptr::{null, with_exposed_provenance};
+
+/// One row that is projected.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    /// Its first element.
+    pub(super) source: *const u8,
+    /// Its place: bytes behind the view's base.
+    pub(super) target: usize,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Row { source: null(), target: 0 }
+    }
+}
+
+/// All rows of one product.
+pub(super) struct RowTable {
+    first: *const u8,
+    source_bytes: usize,
+    count: usize,
+    /// One index a row, or NULL.
+    list: *const i64,
+    /// One place a row, or NULL.
+    slots: *const i64,
+    /// At least all places, if there are no groups.
+    group_rows: usize,
+    group_bytes: usize,
+    target_bytes: usize,
+}
+
+impl RowTable {
+    /// Resolves the rows of an input and a view of it.
+    pub(super) fn new(rows: &Rows, view: &View<'_>) -> Self {
+        let bytes = |stride: i64| stride as usize * view.dtype().bytes();
+        let address = |indices: Option<usize>| indices.map_or(null(), with_exposed_provenance);
+        RowTable {
+            first: with_exposed_provenance(rows.address()),
+            source_bytes: rows.row_stride() as usize * rows.dtype().bytes(),
+            count: rows.count() as usize,
+            list: address(rows.list().map(|list| list.address())),
+            slots: address(view.slots().map(|slots| slots.address())),
+            group_rows: view.group_rows().unwrap_or(i64::MAX) as usize,
+            group_bytes: bytes(view.strides().group),
+            target_bytes: bytes(view.strides().row),
+        }
+    }
+
+    /// How many rows there are, those that slots leave out included.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The rows of a range that are projected.
+    ///
+    /// # Safety
+    /// The list and the slots can be read, and were checked; `rows` holds as many as the range.
+    pub(super) unsafe fn fill<'a>(&self, range: Range<usize>, rows: &'a mut [Row]) -> &'a [Row] {
+        let mut count = 0;
+        for row in range {
+            // SAFETY: passed on.
+            let place = unsafe { at(self.slots, row) };
+            if place < 0 {
+                continue;
+            }
+            // SAFETY: passed on; the index was checked to be a row of the buffer.
+            let source = unsafe { self.first.add(at(self.list, row) as usize * self.source_bytes) };
+            rows[count] = Row { source, target: self.target(place as usize) };
+            count += 1;
+        }
+        &rows[..count]
+    }
+
+    fn target(&self, place: usize) -> usize {
+        let (group, row) = (place / self.group_rows, place % self.group_rows);
+        group * self.group_bytes + row * self.target_bytes
+    }
+}
+
+/// What a list says of a row; the row itself without one.
+///
+/// # Safety
+/// `list` is NULL or has that row.
+unsafe fn at(list: *const i64, row: usize) -> i64 {
+    // SAFETY: the caller's promise.
+    if list.is_null() { row as i64 } else { unsafe { *list.add(row) } }
+}

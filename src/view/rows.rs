@@ -1,0 +1,71 @@
+//! Rows of hidden states that are read.
+
+use super::footprint::{Axis, Footprint};
+use super::indices::Indices;
+use crate::dtype::Dtype;
+use crate::error::{Error, ensure};
+
+/// Rows of hidden states, checked.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    dtype: Dtype,
+    count: i64,
+    row_stride: i64,
+    list: Option<Indices>,
+    memory: Footprint,
+}
+
+impl Rows {
+    /// `count` rows of `width` elements; a stride of 0 is packed. With a list, the rows that it
+    /// names of the buffer that it bounds.
+    #[inline(always)]
+    pub fn new(
+        name: &str,
+        address: usize,
+        dtype: Dtype,
+        count: i64,
+        width: i64,
+        row_stride: i64,
+        list: Option<Indices>,
+    ) -> Result<Self, Error> {
+        ensure!(count > 0, InvalidArgument, "{name}.rows is {count}; it must not be negative");
+        let row_stride = if row_stride == 0 { width } else { row_stride };
+        let buffer_rows = list.as_ref().map_or(count, Indices::bound);
+        const NAMES: [&str; 5] = ["row_stride", "width", "", "", ""];
+        let mut axes = [Axis::NONE; 5];
+        axes[0] = Axis { extent: buffer_rows, stride: row_stride };
+        axes[1] = Axis { extent: width, stride: 1 };
+        let memory = Footprint::new(name, address, dtype, axes, NAMES)?;
+        Ok(Self { dtype, count, row_stride, list, memory })
+    }
+
+    /// Where the first element is; of the buffer's first row if there is a list.
+    pub fn address(&self) -> usize {
+        self.memory.address()
+    }
+
+    /// What the elements are.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// How many rows are projected.
+    pub fn count(&self) -> i64 {
+        self.count
+    }
+
+    /// Elements from one row to the next.
+    pub fn row_stride(&self) -> i64 {
+        self.row_stride
+    }
+
+    /// Which rows of the buffer; None for the first ones.
+    pub fn list(&self) -> Option<&Indices> {
+        self.list.as_ref()
+    }
+
+    /// The memory that is read.
+    pub fn footprint(&self) -> &Footprint {
+        &self.memory
+    }
+}
