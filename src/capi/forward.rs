@@ -88,15 +88,19 @@ impl xqkv_forward {
         let encoder = self.encoder.rows("encoder", spec.encoder_width)?;
         self.ensure_sides(projection, decoder.is_some(), encoder.is_some())?;
         projection.ensure_layers(self.layer, self.layer_count())?;
-        // SAFETY: passed on.
-        let decoder = decoder.map(|rows| unsafe { self.decoder_side(projection, rows) });
-        // SAFETY: passed on.
-        let encoder = encoder.map(|rows| unsafe { self.encoder_side(projection, rows) });
         Ok(Call {
             layer: self.layer,
             layer_count: self.layer_count(),
-            decoder: decoder.transpose()?.flatten(),
-            encoder: encoder.transpose()?.flatten(),
+            decoder: match decoder {
+                // SAFETY: passed on.
+                Some(rows) => unsafe { self.decoder_side(projection, rows) }?,
+                None => None,
+            },
+            encoder: match encoder {
+                // SAFETY: passed on.
+                Some(rows) => unsafe { self.encoder_side(projection, rows) }?,
+                None => None,
+            },
             lane: self.lane(),
         })
     }

@@ -3,6 +3,7 @@
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
+use std::ops::Range;
 
 /// One direction in which elements repeat.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ impl Footprint {
     #[inline(always)]
     pub(super) fn moved_to(self, name: &str, address: usize, dtype: Dtype) -> Result<Self, Error> {
         ensure!(
-            address.is_multiple_of(dtype.bytes()),
+            address & (dtype.bytes() - 1) == 0,
             Misaligned,
             "{name}.data is {address:#x}, not a multiple of the {} bytes of {}",
             dtype.bytes(),
@@ -87,6 +88,12 @@ impl Footprint {
     /// Where the first element is.
     pub fn address(&self) -> usize {
         self.address
+    }
+
+    /// From its first byte to behind its last.
+    #[inline(always)]
+    pub fn range(&self) -> Range<usize> {
+        self.address..self.address + self.span as usize
     }
 
     /// Whether the two have no byte in common, as far as can be told from ranges and strides.
