@@ -7,6 +7,7 @@ mod elements;
 mod finishes;
 mod layer;
 mod layouts;
+mod lent;
 mod placed;
 mod ranks;
 mod report;
