@@ -118,14 +118,18 @@ fn every_layout_gives_the_plain_calls_bits_and_touches_nothing_else() {
 }
 
 #[test]
-fn layouts_that_cuda_has_pass_on_the_simulated_gpu() {
+fn every_layout_passes_on_the_simulated_gpu_by_its_own_counts() {
     let library = simulator();
-    let variants = [&[][..], &["--layers-at-once"], &["--layers-at-once", "--scale"]];
+    let variants = [
+        &["--layers-at-once"][..],
+        &["--row-list"],
+        &["--layers-at-once", "--row-list", "--scale=0.5,-3,0.3", "--norm=first"],
+    ];
     for (folder, ..) in CHECKPOINTS {
         for ranks in ["1", "2", "3", "5", "8"] {
             for variant in variants {
-                let layouts = ["--layout", "plain,interleaved,head-major"];
-                let arguments = [&[folder, "--ranks", ranks][..], &layouts, variant].concat();
+                let arguments = [folder, "--ranks", ranks, "--layout", "all"];
+                let arguments = [&arguments[..], variant].concat();
                 let (verdict, seen) = verified_on_simulator(&library, &arguments);
                 assert_eq!(verdict["pass"], true, "{arguments:?}: {verdict}");
                 for field in ["multiply_adds_executed", "matmuls"] {

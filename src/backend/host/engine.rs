@@ -134,8 +134,9 @@ impl<'a> Job<'a> {
         }
         let message = format!(
             "parallel_for was given a count of {count}; it skipped {skipped}, repeated {repeated}, \
-             ran {foreign} of another index and returned before {unfinished} had ended; it must run \
-             task(index, task_user) once for each index from 0 to {} and return when all are done",
+             ran {foreign} of another index and returned before {unfinished} had ended; it must \
+             run task(index, task_user) once for each index from 0 to {} and return when all are \
+             done",
             count - 1
         );
         Err(Error::new(Status::CallbackFailed, message))

@@ -7,6 +7,7 @@ mod elements;
 mod finishes;
 mod layer;
 mod layouts;
+mod lent;
 mod placed;
 mod ranks;
 mod report;
@@ -59,8 +60,10 @@ pub struct Arguments {
     /// What the results are written in
     #[arg(long, value_enum, default_value_t = RowDtype::F32)]
     out_dtype: RowDtype,
-    /// Run the calls again, by plans, into memory laid out as an engine's, poisoned and between
-    /// canaries: on the host to the plain calls' bits, anywhere within the bound
+    /// Make the calls again, by plans, into memory laid out as engines' caches: each rank's own,
+    /// poisoned with NaN and fenced with canaries. Results must be within the bound, on the host the
+    /// plain calls' bits, and nothing else may change. (L layers, T rows, H heads of d lanes, B
+    /// sequences, S rows of capacity, P pages)
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = Layouts::parser())]
     layout: Vec<Layouts>,
     /// In the layouts' calls, fill K and V of all layers by one call [layout: plain, if none is given]
