@@ -267,9 +267,12 @@ type Named = (&'static str, Footprint);
 impl Call<'_> {
     /// Refuses outputs that share memory with each other or with what is read.
     fn ensure_disjoint(&self) -> Result<(), Error> {
-        if self.are_ranges_apart() {
-            return Ok(());
-        }
+        let are_apart = self.are_ranges_apart();
+        debug_assert!(!are_apart || self.ensure_each_disjoint().is_ok());
+        if are_apart { Ok(()) } else { self.ensure_each_disjoint() }
+    }
+
+    fn ensure_each_disjoint(&self) -> Result<(), Error> {
         for (number, written) in self.written().enumerate() {
             for other in self.read().chain(self.written().skip(number + 1)) {
                 ensure_disjoint((written.0, &written.1), (other.0, &other.1))?;
@@ -284,7 +287,7 @@ impl Call<'_> {
     fn are_ranges_apart(&self) -> bool {
         const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
         let listed = |list: Option<&Indices>| list.map_or(NOWHERE, Indices::range);
-        let of_rows = |rows: &Rows| [rows.footprint().range(), listed(rows.list())];
+        let of_rows = |rows: &Rows| [rows.range(), listed(rows.list())];
         let of_view = |view: &View<'_>| (view.range(), listed(view.slots()));
         let (mut read, mut written) = ([NOWHERE; 7], [NOWHERE; 3]);
         if let Some(DecoderSide { rows, query }) = &self.decoder {
@@ -307,7 +310,7 @@ impl Call<'_> {
     /// The inputs and lists.
     fn read(&self) -> impl Iterator<Item = Named> {
         let rows = |(name, list, rows): (_, _, &Rows)| {
-            let memory = (name, rows.footprint().clone());
+            let memory = (name, rows.footprint());
             [Some(memory), rows.list().map(|indices| (list, indices.footprint()))]
         };
         let slots = self
