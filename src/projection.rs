@@ -175,7 +175,7 @@ impl Projection {
         let version = writer.read();
         let stock = version.stock(&self.form, update, self.shard.layers.begin);
         let weights = self.backend.load(&stock, version.weights.as_ref())?;
-        let next = version.next(&stock, weights);
+        let next = version.next(&stock, weights, &self.spec);
         let number = next.number;
         // Readers that are running keep the old version; this reference must not be the last.
         drop(version);

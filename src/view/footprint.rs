@@ -220,16 +220,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SCALES: &[i64] = &[1, 7, 1 << 40, i64::MAX / 300];
+
     proptest! {
         #[test]
         fn axes_that_nest_as_given_have_the_extent_that_sorting_finds(
-            given in prop::array::uniform5((1i64..5, 0i64..200)),
-            scales in prop::array::uniform5(prop::sample::select(vec![1, 7, 1 << 40, i64::MAX / 300])),
+            given in prop::array::uniform5((1i64..5, 0i64..200, prop::sample::select(SCALES))),
         ) {
-            let mut axes = [Axis::NONE; 5];
-            for (axis, ((extent, stride), scale)) in axes.iter_mut().zip(given.into_iter().zip(scales)) {
-                *axis = Axis { extent, stride: stride * scale };
-            }
+            let axes = given.map(|(extent, stride, scale)| Axis { extent, stride: stride * scale });
             let sorted = extent_in_order("key", &axes, [""; 5]);
             if let Some(extent) = extent_as_given(&axes) {
                 prop_assert_eq!(sorted, Ok(extent));
