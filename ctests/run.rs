@@ -5,6 +5,8 @@
 mod compile;
 #[path = "run/names.rs"]
 mod names;
+#[path = "run/simulated.rs"]
+mod simulated;
 #[path = "run/symbols.rs"]
 mod symbols;
 
@@ -37,7 +39,7 @@ fn run(mut command: Command, name: &str) -> Result<(), String> {
     let is_silent = out.is_empty() && err.is_empty();
     let report = || format!("{name}: {}\n{out}{err}", output.status);
     (output.status.success() && is_silent).then_some(()).ok_or_else(report)?;
-    check_report(&command.get_program().to_string_lossy())
+    simulated::check_report(&command.get_program().to_string_lossy())
 }
 
 #[test]
@@ -48,35 +50,7 @@ fn every_program_passes_with_the_shared_library() {
 #[test]
 fn every_program_passes_on_the_simulated_gpu() {
     let simulator = compile::simulator();
-    run_all(Library::Shared, "gpusim", |program| on_simulator(program, &simulator));
-}
-
-fn on_simulator(program: &Path, simulator: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", simulator);
-    command.env("XQKV_CUBLASLT_LIBRARY", simulator).env("GPUSIM_REPORT", report_of(program));
-    command
-}
-
-/// Where the simulator is to tell what a program did; it adds to what is there.
-fn report_of(program: &Path) -> std::path::PathBuf {
-    let path = program.with_extension("report");
-    let _ = std::fs::remove_file(&path);
-    path
-}
-
-/// Nothing that real hardware would corrupt or crash on, and nothing left behind.
-fn check_report(program: &str) -> Result<(), String> {
-    let path = std::path::PathBuf::from(program).with_extension("report");
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        return Ok(());
-    };
-    let is_clean = |line: &str| {
-        let live = line.split("\"live\":{").nth(1).unwrap_or("1");
-        line.contains("\"violations\":[]") && !live.contains(|byte| ('1'..='9').contains(&byte))
-    };
-    let bad: Vec<&str> = text.lines().filter(|line| !is_clean(line)).collect();
-    if bad.is_empty() { Ok(()) } else { Err(format!("{program}: {}", bad.join("\n"))) }
+    run_all(Library::Shared, "gpusim", |program| simulated::command(program, &simulator));
 }
 
 #[test]

@@ -16,7 +16,7 @@ static const struct {
     NAMED(TOO_MANY_HANDLES),
     NAMED(CHECKPOINT_NOT_FOUND), NAMED(CHECKPOINT_UNREADABLE), NAMED(CHECKPOINT_CORRUPT),
     NAMED(CHECKPOINT_UNKNOWN_FAMILY), NAMED(CHECKPOINT_MISSING_TENSOR), NAMED(CHECKPOINT_MISMATCH),
-    NAMED(DEVICE_FAILED), NAMED(PANIC),
+    NAMED(DEVICE_FAILED), NAMED(CALLBACK_FAILED), NAMED(PANIC),
 };
 
 enum { STATUSES = sizeof statuses / sizeof *statuses };
@@ -30,7 +30,7 @@ static const char *expected_name(int32_t number) {
 static int32_t expected_effect(int32_t number) {
     if (strcmp(expected_name(number), "XQKV_STATUS_UNKNOWN") == 0) return 0;
     if (number == XQKV_STATUS_PANIC) return XQKV_EFFECT_HANDLE_POISONED;
-    return number == XQKV_STATUS_DEVICE_FAILED ? XQKV_EFFECT_OUTPUTS_UNDEFINED : XQKV_EFFECT_NONE;
+    return number / 100 == 6 ? XQKV_EFFECT_OUTPUTS_UNDEFINED : XQKV_EFFECT_NONE;
 }
 
 static void each_number_has_its_name_and_effect(int32_t number) {

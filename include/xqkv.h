@@ -31,6 +31,16 @@
 #define XQKV_VERSION_JOIN(major, minor, patch) #major "." #minor "." #patch
 
 /**
+ * Widest head that backends norm.
+ */
+#define MOST_NORM_WIDTH 1024
+
+/**
+ * What a workspace's address is a multiple of.
+ */
+#define WORKSPACE_ALIGNMENT 256
+
+/**
  * The major version of this header.
  */
 #define XQKV_VERSION_MAJOR 0
@@ -222,6 +232,11 @@ enum xqkv_status
    * words. Effect: outputs undefined.
    */
   XQKV_STATUS_DEVICE_FAILED = 601,
+  /**
+   * A callback of the engine's did not do what it must; the message says what. Effect: outputs
+   * undefined.
+   */
+  XQKV_STATUS_CALLBACK_FAILED = 602,
   /**
    * The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
    * outputs of the call undefined.
@@ -926,13 +941,26 @@ typedef void *(*xqkv_allocate_callback)(int64_t bytes, int64_t alignment, void *
 typedef void (*xqkv_free_callback)(void *memory, int64_t bytes, void *stream, void *user);
 
 /**
- * One piece of a job that xqkv_parallel_for_callback runs.
+ * One piece of a job that xqkv_parallel_for_callback runs. Never unwinds, takes no lock and waits
+ * for nothing; less than 32 KiB of stack are enough.
  */
 typedef void (*xqkv_task)(int64_t index, void *task_user);
 
 /**
- * Runs `task(index, task_user)` once for each index from 0 to count - 1, on threads of the
- * engine's, and returns when all are done. `user` is the pointer given beside the callback.
+ * Runs `task(index, task_user)` exactly once for each index from 0 to count - 1, on any threads in
+ * any order, and returns when all have returned. `user` is the pointer given beside the callback.
+ *
+ * `count` is at least 2 and at most the context's thread_count. The tasks share the work out among
+ * themselves: one that comes late finds less to do or nothing, so they may be run by fewer threads,
+ * or one after the other. Results do not depend on it, bit for bit.
+ *
+ * The thread that calls a forward calls it, so several may at the same time. They may be threads
+ * of the pool itself if it can run a job from inside a task. A forward with little work runs on
+ * its caller's thread without it. It must not unwind, and must not wait for another forward.
+ *
+ * A task that is skipped, repeated, given another index or still running when this returns makes
+ * the forward answer XQKV_STATUS_CALLBACK_FAILED. A task may never be called after its forward
+ * returned; one that is finds nothing to do and touches neither the outputs nor the projection.
  */
 typedef void (*xqkv_parallel_for_callback)(int64_t count,
                                            xqkv_task task,
@@ -958,7 +986,9 @@ typedef struct xqkv_context_options {
   int32_t device;
   /**
    * Host: threads that work on one call, the caller's included. 1 starts no thread at all;
-   * 0 is one for each CPU that the process may use. At most 1024.
+   * 0 is one for each CPU that the process may use. At most 1024. With `parallel_for`, how many
+   * threads the engine's pool has, which is how many tasks a call is offered as; 1 never calls
+   * it.
    */
   int32_t thread_count;
   /**
@@ -991,8 +1021,8 @@ typedef struct xqkv_context_options {
    */
   void *allocator_user;
   /**
-   * Host: runs the work on the engine's threads instead of the library's. Not in this version:
-   * must be NULL.
+   * Host: brings the engine's threads to the work of a forward; the context then starts none.
+   * NULL for the library's own. CUDA: must be NULL.
    */
   xqkv_parallel_for_callback parallel_for;
   /**
@@ -1074,8 +1104,11 @@ typedef struct xqkv_input {
    */
   int64_t row_stride;
   /**
-   * Indices of the rows to take, in the memory of the context's device; NULL takes the first
-   * `rows`. Not in this version: must be NULL.
+   * Indices of the rows to take, in the memory of the context's device, aligned to 8 bytes;
+   * NULL takes the first `rows`. A row may be named more than once, rows that are not named are
+   * not projected, and results have one row for each index. The host refuses an index that is
+   * not in [0, buffer_rows) before anything is written; CUDA cannot see the list, and results
+   * of such a row are NaN.
    */
   const int64_t *row_list;
   /**
@@ -1103,7 +1136,8 @@ typedef struct xqkv_input {
  *
  * where p is r, or slots[r] when slots are given, and base[l] is data + l * layer_stride, or
  * layer_data[l]. All strides are in elements of the view's dtype, and 0 is packed as
- * [layers, rows, heads, width]. Heads are this rank's, counted from 0.
+ * [layers, groups, group_rows, heads, width], where without groups all places are one group.
+ * Heads are this rank's, counted from 0.
  *
  * Strides must nest: sorted by size, each is at least the extent inside it, so that no element is
  * written twice. Bytes between the elements are not touched; nothing is read unless `accumulate`.
@@ -1114,8 +1148,8 @@ typedef struct xqkv_view {
    */
   void *data;
   /**
-   * One base pointer for each layer of the call, instead of `data`. Not in this version: must
-   * be NULL.
+   * One base pointer for each layer of the call, instead of `data` and `layer_stride`: an array
+   * in host memory, read during the call.
    */
   void *const *layer_data;
   /**
@@ -1131,22 +1165,26 @@ typedef struct xqkv_view {
    */
   int64_t width_stride;
   /**
-   * Elements from one layer to the next; 0 is rows · heads · width. Used only when a call spans
-   * several layers.
+   * Elements from one layer to the next; 0 is all groups' rows · heads · width. Used only when a
+   * call spans several layers.
    */
   int64_t layer_stride;
   /**
-   * Rows of one group, such as a sequence of a batch or a page; 0 is all. Not in this version:
-   * must be 0.
+   * Rows of one group, such as a sequence of a batch or a page; 0 is all. The last group may be
+   * filled in part.
    */
   int64_t group_rows;
   /**
-   * Elements from one group to the next. Not in this version: must be 0.
+   * Elements from one group to the next; 0 is group_rows · heads · width. Without groups 0.
    */
   int64_t group_stride;
   /**
-   * For each row the place it goes to, in the memory of the context's device; -1 leaves the row
-   * out. Not in this version: must be NULL.
+   * For each row the place it goes to, in the memory of the context's device, aligned to 8
+   * bytes; -1 leaves the row out, and no two rows may go to one place. The host refuses a list
+   * that breaks this before anything is written, for which it takes workspace
+   * (xqkv_plan_get_workspace), and does not project rows that are left out. CUDA cannot see the
+   * list: a place out of range is left out as -1 is, of two rows in one place either may win,
+   * and all rows are projected.
    */
   const int64_t *slots;
   /**
@@ -1163,7 +1201,8 @@ typedef struct xqkv_view {
    */
   int32_t dtype;
   /**
-   * 1 adds to what is there (beta = 1); 0 overwrites it unread. Not in this version: must be 0.
+   * 1 adds to what is there (beta = 1), rounding the sum once; 0 overwrites it unread. Not with
+   * a norm.
    */
   int32_t accumulate;
 } xqkv_view;
@@ -1224,8 +1263,8 @@ typedef struct xqkv_forward {
    */
   void *stream;
   /**
-   * Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
-   * xqkv_plan_get_workspace tells how much is of use; NULL is none.
+   * Scratch memory of the context's device, at a multiple of 256 bytes, one for each concurrent
+   * call. xqkv_plan_get_workspace tells how much is needed and how much is of use; NULL is none.
    */
   void *workspace;
   /**
@@ -1285,7 +1324,8 @@ typedef struct xqkv_workspace {
    */
   uint32_t reserved;
   /**
-   * Bytes without which a call is WORKSPACE_TOO_SMALL. In this version always 0.
+   * Bytes without which a call is WORKSPACE_TOO_SMALL. On the host 0 without slots; on CUDA 0
+   * where matmuls write the views and read the rows (docs/matmuls.md).
    */
   int64_t minimum_bytes;
   /**
@@ -1787,7 +1827,8 @@ xqkv_status xqkv_projection_get_weights_version(const struct xqkv_projection *pr
  * Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
  * INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
  * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
- * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED.
+ * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED,
+ * CALLBACK_FAILED.
  */
 xqkv_status xqkv_projection_forward(const struct xqkv_projection *projection,
                                     const struct xqkv_forward *forward,

@@ -96,6 +96,9 @@ pub enum Status {
     /// The device's driver or library failed once work had been launched; the message has its own
     /// words. Effect: outputs undefined.
     DeviceFailed = 601,
+    /// A callback of the engine's did not do what it must; the message says what. Effect: outputs
+    /// undefined.
+    CallbackFailed = 602,
     /// The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
     /// outputs of the call undefined.
     Panic = 901,
@@ -189,6 +192,7 @@ named_enum!(Status {
     CheckpointMissingTensor => c"XQKV_STATUS_CHECKPOINT_MISSING_TENSOR",
     CheckpointMismatch => c"XQKV_STATUS_CHECKPOINT_MISMATCH",
     DeviceFailed => c"XQKV_STATUS_DEVICE_FAILED",
+    CallbackFailed => c"XQKV_STATUS_CALLBACK_FAILED",
     Panic => c"XQKV_STATUS_PANIC",
 });
 

@@ -231,7 +231,10 @@ impl Projection {
     /// The plan of an earlier call like this one, or a new one; and how many were made.
     fn find_or_make_plan(&self, call: &Call<'_>, job: &Job<'_>) -> Result<(Arc<Plan>, u64), Error> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = plans.iter().find(|plan| self.ensure_suits(plan, call, job).is_ok()).cloned();
+        // A plan for more rows or sides asks for more workspace than this call was told to lend.
+        let is_lent = |plan: &Plan| plan.minimum_bytes() <= job.lane.workspace_bytes;
+        let suits = |plan: &&Arc<Plan>| is_lent(plan) && self.ensure_suits(plan, call, job).is_ok();
+        let found = plans.iter().find(suits).cloned();
         self.backend.ensure_runnable(job, found.is_some())?;
         if let Some(plan) = found {
             return Ok((plan, 0));
@@ -239,6 +242,10 @@ impl Projection {
         let alignment = call.common_alignment();
         let options = PlanOptions { workspace_limit: None, alignment, is_timed: false };
         let plan = Arc::new(self.make_plan(call, job, &options)?);
+        if !is_lent(&plan) {
+            // Refused when it runs; kept, it would only take the place of others.
+            return Ok((plan, 1));
+        }
         if plans.len() == MOST_PLANS {
             plans.remove(0);
         }

@@ -57,24 +57,138 @@ fn simulator() -> PathBuf {
     target.join("debug/libgpusim.so")
 }
 
+/// A verdict of the simulated GPU's, and what the device itself counted.
+fn verified_on_simulator(library: &Path, arguments: &[&str]) -> (Value, Value) {
+    let report = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+    command.current_dir(root()).arg("verify").args(arguments).args(["--json", "--backend", "cuda"]);
+    command.env("XQKV_CUDA_LIBRARY", library).env("XQKV_CUBLASLT_LIBRARY", library);
+    let verdict = verdict_of(command.env("GPUSIM_REPORT", report.path()).output().unwrap());
+    let seen: Value = serde_json::from_slice(&std::fs::read(report.path()).unwrap()).unwrap();
+    assert!(seen["violations"].as_array().unwrap().is_empty(), "{arguments:?}: {seen}");
+    let live = seen["live"].as_object().unwrap();
+    assert!(live.values().all(|count| count == 0), "{arguments:?}: {seen}");
+    (verdict, seen)
+}
+
 #[test]
 fn every_family_passes_on_the_simulated_gpu() {
-    let (library, report) = (simulator(), tempfile::tempdir().unwrap());
+    let library = simulator();
     for (folder, ..) in CHECKPOINTS {
         for ranks in ["1", "2", "3", "5", "8"] {
-            let path = report.path().join(format!("{}_{ranks}", folder.replace('/', "_")));
-            let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
-            command.current_dir(root()).args(["verify", folder, "--ranks", ranks, "--json"]);
-            command.args(["--backend", "cuda"]);
-            command.env("XQKV_CUDA_LIBRARY", &library).env("XQKV_CUBLASLT_LIBRARY", &library);
-            let verdict = verdict_of(command.env("GPUSIM_REPORT", &path).output().unwrap());
+            let (verdict, seen) = verified_on_simulator(&library, &[folder, "--ranks", ranks]);
             assert!(verdict["pass"] == true && verdict["ratio"] == 1.0, "{folder}: {verdict}");
-            let seen: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
             let executed = &verdict["multiply_adds_executed"];
             assert_eq!(&seen["multiply_adds"], executed, "by the device's own count");
-            assert!(seen["violations"].as_array().unwrap().is_empty(), "{seen}");
-            let live = seen["live"].as_object().unwrap();
-            assert!(live.values().all(|count| count == 0), "{seen}");
+        }
+    }
+}
+
+/// Runs of the command that change what is asked of each layout.
+const VARIANTS: [&[&str]; 3] = [
+    &["--layers-at-once"],
+    &["--row-list", "--out-dtype", "bf16"],
+    &["--layers-at-once", "--row-list", "--scale=0.5,-3,0.3"],
+];
+
+/// The sum of a field of all layouts on all ranks.
+fn sum_of_layouts(verdict: &Value, field: &str) -> i64 {
+    let lines = verdict["per_layout"].as_array().unwrap();
+    lines.iter().map(|line| line[field].as_i64().unwrap()).sum()
+}
+
+#[test]
+fn every_layout_gives_the_plain_calls_bits_and_touches_nothing_else() {
+    for (folder, ..) in CHECKPOINTS {
+        for ranks in [1, 2, 3, 5, 8] {
+            for variant in VARIANTS {
+                let ranks_given = ranks.to_string();
+                let arguments = [folder, "--layout", "all", "--ranks", &ranks_given];
+                let verdict = verified(&[&arguments, variant].concat());
+                assert_eq!(verdict["pass"], true, "{folder} {ranks} {variant:?}: {verdict}");
+                assert_eq!(verdict["per_layout"].as_array().unwrap().len(), 7 * ranks);
+                for field in ["bits_differing", "bytes_touched"] {
+                    assert_eq!(sum_of_layouts(&verdict, field), 0, "{verdict}");
+                }
+                let executed = sum_of_layouts(&verdict, "multiply_adds_executed");
+                assert_eq!(executed, sum_of_layouts(&verdict, "multiply_adds_necessary"));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_layout_passes_on_the_simulated_gpu_by_its_own_counts() {
+    let library = simulator();
+    let variants = [
+        &["--layers-at-once"][..],
+        &["--row-list"],
+        &["--layers-at-once", "--row-list", "--scale=0.5,-3,0.3", "--norm=first"],
+    ];
+    for (folder, ..) in CHECKPOINTS {
+        for ranks in ["1", "2", "3", "5", "8"] {
+            for variant in variants {
+                let arguments = [folder, "--ranks", ranks, "--layout", "all"];
+                let arguments = [&arguments[..], variant].concat();
+                let (verdict, seen) = verified_on_simulator(&library, &arguments);
+                assert_eq!(verdict["pass"], true, "{arguments:?}: {verdict}");
+                for field in ["multiply_adds_executed", "matmuls"] {
+                    let told = verdict[field].as_i64().unwrap() + sum_of_layouts(&verdict, field);
+                    assert_eq!(seen[field.trim_end_matches("_executed")], told, "{arguments:?}");
+                }
+            }
+        }
+    }
+}
+
+/// What the first rank executes in a layout of t5's two layers, each with 5 decoder rows, 77
+/// encoder rows and 384 columns over 256.
+fn executed_by_t5(arguments: &[&str]) -> i64 {
+    let verdict = verified(&[&["tests/data/t5"], arguments].concat());
+    verdict["per_layout"][0]["multiply_adds_executed"].as_i64().unwrap()
+}
+
+#[test]
+fn rows_that_are_not_listed_or_left_out_by_slots_are_not_executed() {
+    // Two layers, in each a prefill, a decode step and a fill, so each side twice.
+    let calls = |decoder: i64, encoder: i64| 2 * 2 * (decoder + 2 * encoder) * 256 * 384;
+    assert_eq!(executed_by_t5(&["--layout", "per-layer"]), calls(5, 77));
+    // Rows 1, 5, 9 and so on are not listed: of 5 rows 4 are, and of 77 rows 58; every sixth of
+    // these is listed twice.
+    assert_eq!(executed_by_t5(&["--row-list"]), calls(4 + 1, 58 + 10));
+    // Of each 5 rows one is left out.
+    assert_eq!(executed_by_t5(&["--layout", "paged"]), calls(4, 77 - 15));
+}
+
+#[test]
+fn one_call_fills_all_layers() {
+    let verdict = verified(&["tests/data/t5", "--layers-at-once", "--layout", "plain"]);
+    let line = &verdict["per_layout"][0];
+    // Two prefills, two decode steps, and one fill of both layers.
+    assert_eq!((&line["calls"], &line["matmuls"]), (&5.into(), &(2 * 3 + 2 + 2 * 2).into()));
+    assert_eq!(line["multiply_adds_executed"], verdict["multiply_adds_executed"]);
+}
+
+#[test]
+fn scales_are_of_the_calls_and_not_of_the_models_results() {
+    let verdict = verified(&["tests/data/bart", "--scale=0.5,1,-2"]);
+    let matrices = verdict["per_layer"][0]["matrices"].as_array().unwrap();
+    assert!(verdict["pass"] == true && matrices.iter().all(|m| m["agrees_with_model"] == true));
+    for wrong in ["--scale=1,2", "--scale=one,2,3"] {
+        assert_eq!(xqkv(&["verify", "tests/data/bart", wrong]).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn heads_of_every_family_are_normed_in_every_layout() {
+    for (folder, ..) in CHECKPOINTS {
+        for norm in ["--norm=once", "--norm=first"] {
+            for out in ["f32", "bf16"] {
+                let arguments = [folder, "--ranks", "3", "--layout", "all", norm, "--scale"];
+                let more = ["--layers-at-once", "--row-list", "--out-dtype", out];
+                let verdict = verified(&[&arguments[..], &more].concat());
+                assert_eq!(verdict["pass"], true, "{folder} {norm} {out}: {verdict}");
+            }
         }
     }
 }

@@ -46,6 +46,7 @@ const (
 	StatusCheckpointMissingTensor Status = C.XQKV_STATUS_CHECKPOINT_MISSING_TENSOR
 	StatusCheckpointMismatch      Status = C.XQKV_STATUS_CHECKPOINT_MISMATCH
 	StatusDeviceFailed            Status = C.XQKV_STATUS_DEVICE_FAILED
+	StatusCallbackFailed          Status = C.XQKV_STATUS_CALLBACK_FAILED
 	StatusPanic                   Status = C.XQKV_STATUS_PANIC
 )
 

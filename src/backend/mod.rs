@@ -8,7 +8,7 @@ mod cuda;
 mod host;
 
 pub use cuda::answers as cuda_answers;
-pub use host::InstructionSet;
+pub use host::{InstructionSet, run_part};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
@@ -305,6 +305,10 @@ pub struct Allocator {
 type Allocate = dyn Fn(usize, usize, usize) -> usize + Send + Sync;
 type Free = dyn Fn(usize, usize, usize) + Send + Sync;
 
+/// The engine's way to run something on its threads. Gets a count and a ticket, calls
+/// [`run_part`] with the ticket and each number below the count, and returns when all have ended.
+pub type ParallelFor = Box<dyn Fn(usize, usize) + Send + Sync>;
+
 /// Which backend to open.
 pub enum Choice {
     /// The host's threads; 0 threads is one for each CPU, no instruction set is the best there is.
@@ -313,6 +317,8 @@ pub enum Choice {
         thread_count: usize,
         /// The instruction set to use.
         instruction_set: Option<InstructionSet>,
+        /// The engine's threads, if they are to do the work.
+        parallel_for: Option<ParallelFor>,
     },
     /// One CUDA device.
     Cuda {
@@ -379,8 +385,8 @@ impl fmt::Display for Info {
 /// Opens the chosen backend.
 pub fn open(choice: Choice) -> Result<Arc<dyn Backend>, Error> {
     match choice {
-        Choice::Host { thread_count, instruction_set } => {
-            Ok(Arc::new(host::Host::open(thread_count, instruction_set)?))
+        Choice::Host { thread_count, instruction_set, parallel_for } => {
+            Ok(Arc::new(host::Host::open(thread_count, instruction_set, parallel_for)?))
         }
         Choice::Cuda { device, context, cublaslt, allocator, log } => {
             Ok(Arc::new(cuda::Cuda::open(device, context, cublaslt, allocator, log)?))

@@ -4,6 +4,7 @@ use super::boundary;
 use super::error::xqkv_error;
 use super::handle;
 use super::log::{to_callback, xqkv_log_callback};
+use super::parallel::{to_backend, xqkv_parallel_for_callback};
 use super::plain::{self, Plain, ensure_pointer};
 use crate::backend::{self, Backend};
 use crate::error::{Error, Status, ensure, named_enum};
@@ -82,15 +83,6 @@ pub type xqkv_free_callback = Option<
     unsafe extern "C" fn(memory: *mut c_void, bytes: i64, stream: *mut c_void, user: *mut c_void),
 >;
 
-/// One piece of a job that xqkv_parallel_for_callback runs.
-pub type xqkv_task = Option<unsafe extern "C" fn(index: i64, task_user: *mut c_void)>;
-
-/// Runs `task(index, task_user)` once for each index from 0 to count - 1, on threads of the
-/// engine's, and returns when all are done. `user` is the pointer given beside the callback.
-pub type xqkv_parallel_for_callback = Option<
-    unsafe extern "C" fn(count: i64, task: xqkv_task, task_user: *mut c_void, user: *mut c_void),
->;
-
 /// What to make a context from. Set every field that matters after xqkv_context_options_init;
 /// zero is the default everywhere.
 #[repr(C)]
@@ -103,7 +95,9 @@ pub struct xqkv_context_options {
     /// CUDA: the device's ordinal. Host: must be 0.
     pub device: i32,
     /// Host: threads that work on one call, the caller's included. 1 starts no thread at all;
-    /// 0 is one for each CPU that the process may use. At most 1024.
+    /// 0 is one for each CPU that the process may use. At most 1024. With `parallel_for`, how many
+    /// threads the engine's pool has, which is how many tasks a call is offered as; 1 never calls
+    /// it.
     pub thread_count: i32,
     /// Host: an xqkv_instruction_set. One that the CPU lacks is XQKV_STATUS_NOT_SUPPORTED.
     pub instruction_set: i32,
@@ -120,8 +114,8 @@ pub struct xqkv_context_options {
     pub free: xqkv_free_callback,
     /// Passed to `allocate` and `free`.
     pub allocator_user: *mut c_void,
-    /// Host: runs the work on the engine's threads instead of the library's. Not in this version:
-    /// must be NULL.
+    /// Host: brings the engine's threads to the work of a forward; the context then starts none.
+    /// NULL for the library's own. CUDA: must be NULL.
     pub parallel_for: xqkv_parallel_for_callback,
     /// Passed to `parallel_for`.
     pub parallel_for_user: *mut c_void,
@@ -413,14 +407,17 @@ fn host_choice(options: &xqkv_context_options) -> Result<backend::Choice, Error>
         InstructionSetChoice::Avx2 => Some(backend::InstructionSet::Avx2),
         InstructionSetChoice::Avx512 => Some(backend::InstructionSet::Avx512),
     };
-    Ok(backend::Choice::Host { thread_count: options.thread_count as usize, instruction_set })
+    Ok(backend::Choice::Host {
+        thread_count: options.thread_count as usize,
+        instruction_set,
+        parallel_for: to_backend(options.parallel_for, options.parallel_for_user),
+    })
 }
 
 fn ensure_host_only(options: &xqkv_context_options) -> Result<(), Error> {
     for (given, name, instead) in [
         (options.allocate.is_some(), "allocate", "weights of the host backend are its own"),
         (options.free.is_some(), "free", "weights of the host backend are its own"),
-        (options.parallel_for.is_some(), "parallel_for", "set thread_count instead"),
         (!options.cuda_context.is_null(), "cuda_context", "the host backend has no CUDA context"),
         (!options.cublaslt_handle.is_null(), "cublaslt_handle", "the host backend has no cuBLASLt"),
     ] {

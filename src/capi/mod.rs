@@ -19,6 +19,7 @@ pub mod error;
 pub mod forward;
 pub mod input;
 pub mod log;
+pub mod parallel;
 pub mod plan;
 pub mod projection;
 pub mod shard;

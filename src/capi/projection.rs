@@ -251,7 +251,8 @@ pub unsafe extern "C" fn xqkv_projection_get_weights_version(
 /// Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
 /// INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
 /// LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
-/// PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED.
+/// PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED,
+/// CALLBACK_FAILED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_forward(
     projection: *const xqkv_projection,

@@ -16,12 +16,13 @@
 use super::kernel::{DEPTH, Inputs, InstructionSet, Kernels, LANES, MOST_ROWS, Sums};
 use super::norm::Norm;
 use super::pack::PackedMatrix;
-use super::pool::Pool;
 use super::rounding::in_default_mode;
 use super::rows::{Row, RowTable};
 use super::store::Store;
+use super::threads::Threads;
 use crate::backend::{MOST_NORM_WIDTH, Output};
 use crate::dtype::{Element, with_element};
+use crate::error::Error;
 use crate::stats::Counts;
 use crate::view::Rows;
 use std::ops::Range;
@@ -85,20 +86,20 @@ struct Tally {
 ///
 /// # Safety
 /// As for [`crate::backend::Backend::run`].
-pub(super) unsafe fn run(pool: &Pool, gemms: &[Gemm<'_>]) -> Counts {
+pub(super) unsafe fn run(threads: &Threads, gemms: &[Gemm<'_>]) -> Result<Counts, Error> {
     let total = Total::default();
     // SAFETY: the caller's promise, for each task of each product.
     let task = |index: usize| in_default_mode(|| unsafe { run_task(gemms, index, &total) });
     let tasks = gemms.iter().map(Gemm::task_count).sum();
     match gemms.iter().map(Gemm::multiply_adds).sum::<usize>() < WORTH_THREADS {
         true => (0..tasks).for_each(task),
-        false => pool.run(tasks, &task),
+        false => threads.run(tasks, &task)?,
     }
-    Counts {
+    Ok(Counts {
         multiply_adds: total.multiply_adds.into_inner(),
         padding_multiply_adds: total.padding_multiply_adds.into_inner(),
         matmuls: gemms.len() as u64,
-    }
+    })
 }
 
 /// Finds the product that a task belongs to and runs it.

@@ -1,32 +1,36 @@
 //! The host backend: weights packed once, multiplied on a small pool of threads.
 
+mod engine;
 mod gemm;
 mod indices;
 mod kernel;
 mod norm;
 mod pack;
+mod place;
 mod pool;
 mod rounding;
 mod rows;
 mod store;
+mod threads;
 
+pub use engine::run_part;
 pub use kernel::InstructionSet;
 
 use super::{
-    Backend, Content, Info, Job, MatrixForm, Memory, Plan, PlanOptions, Stock, VectorSource,
-    WeightSource, Weights,
+    Backend, Content, Info, Job, MatrixForm, Memory, ParallelFor, Plan, PlanOptions, Stock,
+    VectorSource, WeightSource, Weights,
 };
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
 use norm::Norm;
 use pack::PackedMatrix;
-use pool::Pool;
 use std::sync::Arc;
+use threads::Threads;
 
 /// Some threads and the instructions they use.
 pub(super) struct Host {
-    pool: Pool,
+    threads: Threads,
     instruction_set: InstructionSet,
     /// Says nothing, since nothing of a call is slow.
     plan: Plan,
@@ -55,10 +59,12 @@ impl Slot {
 }
 
 impl Host {
-    /// Starts the threads. No instruction set stands for the best there is.
+    /// Starts the threads, unless the engine lends its own. No instruction set stands for the best
+    /// there is.
     pub(super) fn open(
         thread_count: usize,
         instruction_set: Option<InstructionSet>,
+        parallel_for: Option<ParallelFor>,
     ) -> Result<Self, Error> {
         let instruction_set = instruction_set.unwrap_or(InstructionSet::best());
         ensure!(
@@ -67,18 +73,14 @@ impl Host {
             "this CPU does not have {instruction_set:?}; the best it has is {:?}",
             InstructionSet::best()
         );
-        let thread_count = match thread_count {
-            0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(1024)),
-            given => given,
-        };
         let plan = Plan { minimum_bytes: 0, workspace_bytes: 0, inner: Arc::new(()) };
-        Ok(Self { pool: Pool::start(thread_count)?, instruction_set, plan })
+        Ok(Self { threads: Threads::start(thread_count, parallel_for)?, instruction_set, plan })
     }
 }
 
 impl Backend for Host {
     fn info(&self) -> Info {
-        let thread_count = self.pool.thread_count();
+        let thread_count = self.threads.count();
         Info::Host { thread_count, instruction_set: self.instruction_set }
     }
 
@@ -140,7 +142,7 @@ impl Backend for Host {
             }
         }
         // SAFETY: passed on.
-        Ok(unsafe { gemm::run(&self.pool, &gemms) })
+        unsafe { gemm::run(&self.threads, &gemms) }
     }
 
     fn ensure_memory(&self, memory: Memory, _: usize, name: &str) -> Result<(), Error> {

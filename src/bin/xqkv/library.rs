@@ -9,13 +9,18 @@ use xqkv::capi::checkpoint::{xqkv_checkpoint, xqkv_checkpoint_init, xqkv_checkpo
 use xqkv::capi::context::*;
 use xqkv::capi::error::xqkv_error;
 use xqkv::capi::forward::{xqkv_forward, xqkv_forward_init};
+use xqkv::capi::plan::*;
 use xqkv::capi::projection::*;
 use xqkv::capi::shard::{xqkv_shard, xqkv_shard_init};
 use xqkv::capi::spec::{xqkv_spec, xqkv_spec_init, xqkv_spec_read_checkpoint};
 use xqkv::capi::stats::{xqkv_stats, xqkv_stats_init};
 use xqkv::capi::status::xqkv_status_name;
+use xqkv::capi::tensor::{xqkv_tensor, xqkv_tensor_init};
 use xqkv::capi::update::*;
+use xqkv::dtype::Dtype;
 use xqkv::error::Status;
+
+use crate::tensors::Tensor;
 
 pub use crate::tensors::Outcome;
 
@@ -151,39 +156,26 @@ pub fn whole() -> xqkv_projection_options {
 pub struct Projection(*mut xqkv_projection);
 
 impl Projection {
+    /// Makes a projection and fills it in one update.
     pub fn load(
         context: &Context,
         spec: &xqkv_spec,
         options: &xqkv_projection_options,
-        checkpoint: &Checkpoint,
+        fill: impl FnOnce(&Update) -> Outcome<()>,
     ) -> Outcome<Self> {
-        let mut handle = null_mut();
+        let (mut handle, mut update) = (null_mut(), null_mut());
         // SAFETY: live handles and initialised structs.
         checked(|error| unsafe {
             xqkv_projection_create(context.0, spec, options, &mut handle, error)
         })?;
         let projection = Self(handle);
-        projection.fill(checkpoint)?;
-        Ok(projection)
-    }
-
-    /// Loads the weights in one update.
-    fn fill(&self, checkpoint: &Checkpoint) -> Outcome<()> {
-        let mut update = null_mut();
         // SAFETY: a live handle and a place for the update.
-        checked(|error| unsafe { xqkv_update_begin(self.0, &mut update, error) })?;
-        let read = checked(|error| {
-            // SAFETY: a live handle and an initialised struct.
-            unsafe { xqkv_update_read_checkpoint(update, &checkpoint.plain, error) }
-        });
-        let committed = read.and_then(|()| {
-            // SAFETY: a live handle.
-            checked(|error| unsafe { xqkv_update_commit(update, null_mut(), error) })
-        });
-        committed.inspect_err(|_| {
-            // SAFETY: not committed, so still a live handle.
-            unsafe { xqkv_update_abandon(update, null_mut()) };
-        })
+        checked(|error| unsafe { xqkv_update_begin(projection.0, &mut update, error) })?;
+        let update = Update(update);
+        fill(&update)?;
+        // SAFETY: a live handle.
+        checked(|error| unsafe { xqkv_update_commit(update.0, null_mut(), error) })?;
+        Ok(projection)
     }
 
     pub fn shard(&self) -> Outcome<xqkv_shard> {
@@ -193,15 +185,25 @@ impl Projection {
         Ok(shard)
     }
 
-    /// Runs one call and gives the multiply-adds it executed.
+    /// A plan for calls like this one, whose addresses are multiples of `alignment`.
+    pub fn plan(&self, example: &xqkv_forward, alignment: usize) -> Outcome<Plan> {
+        let mut options = initialised!(xqkv_plan_options, xqkv_plan_options_init);
+        options.alignment_bytes = alignment as i64;
+        let mut plan = null_mut();
+        // SAFETY: a live handle, initialised structs and a place for the handle.
+        checked(|error| unsafe { xqkv_plan_create(self.0, example, &options, &mut plan, error) })?;
+        Ok(Plan(plan))
+    }
+
+    /// Runs one call and tells what it did.
     ///
     /// # Safety
     /// The call describes memory truly.
-    pub unsafe fn forward(&self, call: &xqkv_forward) -> Outcome<i64> {
+    pub unsafe fn forward(&self, call: &xqkv_forward) -> Outcome<xqkv_stats> {
         let mut stats = initialised!(xqkv_stats, xqkv_stats_init);
         // SAFETY: passed on.
         checked(|error| unsafe { xqkv_projection_forward(self.0, call, &mut stats, error) })?;
-        Ok(stats.multiply_adds)
+        Ok(stats)
     }
 }
 
@@ -209,6 +211,67 @@ impl Drop for Projection {
     fn drop(&mut self) {
         // SAFETY: this object's own handle.
         unsafe { xqkv_projection_destroy(self.0, null_mut()) };
+    }
+}
+
+/// Weights that are not committed yet.
+pub struct Update(*mut xqkv_update);
+
+impl Update {
+    /// All that the spec has.
+    pub fn read(&self, checkpoint: &Checkpoint) -> Outcome<()> {
+        let plain = &checkpoint.plain;
+        // SAFETY: a live handle and an initialised struct.
+        checked(|error| unsafe { xqkv_update_read_checkpoint(self.0, plain, error) })
+    }
+
+    /// One tensor of the uncut layer.
+    pub fn put(
+        &self,
+        layer: i64,
+        part: PartChoice,
+        kind: KindChoice,
+        elements: &Tensor,
+    ) -> Outcome<()> {
+        let mut tensor = initialised!(xqkv_tensor, xqkv_tensor_init);
+        (tensor.dtype, tensor.convert) = (Dtype::F32 as i32, 1);
+        tensor.data = elements.elements.as_ptr().cast();
+        tensor.rows = elements.rows as i64;
+        tensor.columns = (elements.elements.len() / elements.rows.max(1)) as i64;
+        let (part, kind) = (part as i32, kind as i32);
+        // SAFETY: a live handle, and a tensor as long as it says.
+        checked(|error| unsafe { xqkv_update_put(self.0, layer, part, kind, &tensor, error) })
+    }
+}
+
+impl Drop for Update {
+    fn drop(&mut self) {
+        // SAFETY: this object's own handle, which a commit has unmade already.
+        unsafe { xqkv_update_abandon(self.0, null_mut()) };
+    }
+}
+
+/// A plan, by which calls run that point to it.
+pub struct Plan(*mut xqkv_plan);
+
+impl Plan {
+    pub fn handle(&self) -> *const xqkv_plan {
+        self.0
+    }
+
+    /// Bytes that each call must be lent.
+    pub fn workspace_bytes(&self) -> Outcome<usize> {
+        let mut workspace = initialised!(xqkv_workspace, xqkv_workspace_init);
+        // SAFETY: a live handle and an initialised struct.
+        checked(|error| unsafe { xqkv_plan_get_workspace(self.0, &mut workspace, error) })?;
+        Ok(workspace.minimum_bytes as usize)
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: this object's own handle.
+        unsafe { xqkv_plan_destroy(self.0, null_mut()) };
     }
 }
 

@@ -31,7 +31,19 @@ pub struct Held<'a> {
     device: Option<&'a Device>,
 }
 
+/// A buffer's place for calls, and its bytes on this side.
+pub struct Kept<'a> {
+    pub bytes: Vec<u8>,
+    held: Held<'a>,
+}
+
 impl Memory {
+    /// A place with these bytes in it, for as long as the result lives.
+    pub fn keep(&self, mut bytes: Vec<u8>) -> Outcome<Kept<'_>> {
+        let held = self.hold(&mut bytes)?;
+        Ok(Kept { bytes, held })
+    }
+
     /// A place with these bytes in it; on the host the bytes' own.
     pub fn hold(&self, bytes: &mut [u8]) -> Outcome<Held<'_>> {
         let Memory::Cuda(device) = self else {
@@ -67,11 +79,26 @@ impl Held<'_> {
     }
 }
 
+impl Kept<'_> {
+    pub fn address(&self) -> *mut u8 {
+        self.held.address()
+    }
+
+    /// Waits for the calls and copies what they wrote.
+    pub fn fetch(&mut self) -> Outcome<()> {
+        self.held.fetch(&mut self.bytes)
+    }
+}
+
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(device) = self.device {
-            // SAFETY: this object's own memory.
-            unsafe { (device.free)(self.address as u64) };
+            // SAFETY: this object's own memory, which nothing uses any more: uploads may outlast
+            // their calls, and a failure may come before anybody waited.
+            unsafe {
+                (device.synchronize)();
+                (device.free)(self.address as u64);
+            }
         }
     }
 }

@@ -1,17 +1,34 @@
 //! `xqkv verify`: a checkpoint's projections on given inputs, by any number of ranks, against
 //! exact ones.
 
+mod arena;
 mod calls;
+mod elements;
+mod finishes;
+mod layer;
+mod layouts;
+mod lent;
+mod placed;
+mod ranks;
 mod report;
+mod rows;
+mod tally;
 
-use crate::library::{Checkpoint, Context, Outcome, Projection, balanced, whole};
+use crate::library::{Checkpoint, Context, Outcome, Projection, Update, balanced, whole};
 use crate::memory::{Device, Memory};
 use crate::tensors::Archive;
-use calls::{Layer, Rank};
+use calls::Plain;
+use finishes::{Choices, Finishes};
+use layer::{Call, Source};
+use layouts::{Layout, Layouts};
+use placed::Placed;
+use ranks::Rank;
+use report::Verdict;
 use serde_json::Value;
 use std::path::PathBuf;
+use tally::{Line, Tally};
 use xqkv::capi::projection::{SplitChoice, xqkv_projection_options};
-use xqkv::capi::spec::{Norm, xqkv_spec};
+use xqkv::capi::spec::xqkv_spec;
 use xqkv::dtype::Dtype;
 
 #[derive(clap::Args)]
@@ -43,6 +60,21 @@ pub struct Arguments {
     /// What the results are written in
     #[arg(long, value_enum, default_value_t = RowDtype::F32)]
     out_dtype: RowDtype,
+    /// Make the calls again, by plans, into memory laid out as engines' caches: each rank's own,
+    /// poisoned with NaN and fenced with canaries. Results must be within the bound, on the host the
+    /// plain calls' bits, and nothing else may change. (L layers, T rows, H heads of d lanes, B
+    /// sequences, S rows of capacity, P pages)
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = Layouts::parser())]
+    layout: Vec<Layouts>,
+    /// In the layouts' calls, fill K and V of all layers by one call [layout: plain, if none is given]
+    #[arg(long, conflicts_with = "layer")]
+    layers_at_once: bool,
+    /// In the layouts' calls, take rows by a list, out of order, some twice and some not, from a
+    /// buffer that is NaN elsewhere [layout: plain, if none is given]
+    #[arg(long)]
+    row_list: bool,
+    #[command(flatten)]
+    choices: Choices,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -73,29 +105,42 @@ impl From<RowDtype> for Dtype {
     }
 }
 
+/// What all calls have in common.
+pub struct Setting<'a> {
+    pub ranks: &'a [Rank],
+    pub memory: &'a Memory,
+    /// What rows are given in.
+    pub rows: Dtype,
+    /// What results are written in.
+    pub out: Dtype,
+    /// Whether layouts' calls take rows by a list.
+    pub lists_rows: bool,
+}
+
 /// Runs every layer and prints the verdict; true if all is as it must be.
 pub fn run(arguments: &Arguments) -> Outcome<bool> {
-    let checkpoint = Checkpoint::new(&arguments.directory)?;
-    let spec = without_norm(checkpoint.spec()?);
-    let found = checkpoint.report(&spec)?;
+    let directory = &arguments.directory;
+    let checkpoint = Checkpoint::new(directory)?;
+    let mut spec = checkpoint.spec()?;
+    let found = &checkpoint.report(&spec)?;
+    arguments.choices.apply(&mut spec);
+    let (spec, finishes) = (&spec, &Finishes::new(directory, found, &spec)?);
     let (context, memory) = match arguments.backend {
         Backend::Host => (Context::new(arguments.threads)?, Memory::Host),
         Backend::Cuda => (Context::on_cuda()?, Memory::Cuda(Device::open()?)),
     };
-    let ranks = splits(arguments, &spec)?
-        .iter()
-        .map(|options| Rank::new(Projection::load(&context, &spec, options, &checkpoint)?))
-        .collect::<Outcome<Vec<Rank>>>()?;
-    let io = arguments.io.clone().unwrap_or_else(|| arguments.directory.join("io.safetensors"));
-    let io = Archive::open(&io)?;
-    let dtypes = (arguments.rows_dtype(&spec)?, arguments.out_dtype.into());
-    let mut verdicts = Vec::new();
-    for layer in chosen_layers(arguments, &spec, &found)? {
-        let inputs = Layer::read(&arguments.directory, &io, &found, &spec, layer)?;
-        verdicts.push(inputs.verify(&ranks, dtypes, &memory)?);
-    }
-    let family = found["family"].as_str().unwrap_or("unknown");
-    let verdict = report::Verdict { family, ranks: ranks.len(), layers: verdicts };
+    let fill = |update: &Update| finishes.fill(update, &checkpoint, directory, found);
+    let ranks = &arguments.load_ranks(&context, spec, fill)?;
+    let io = arguments.io.clone().unwrap_or_else(|| directory.join("io.safetensors"));
+    let source = Source { directory, io: &Archive::open(&io)?, found, spec, finishes };
+    let setting = Setting {
+        ranks,
+        memory: &memory,
+        rows: arguments.rows_dtype(spec)?,
+        out: arguments.out_dtype.into(),
+        lists_rows: arguments.row_list,
+    };
+    let verdict = arguments.verdict(&source, &setting)?;
     match arguments.json {
         true => println!("{}", verdict.to_json()),
         false => verdict.print(),
@@ -104,6 +149,72 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
 }
 
 impl Arguments {
+    fn load_ranks(
+        &self,
+        context: &Context,
+        spec: &xqkv_spec,
+        fill: impl Fn(&Update) -> Outcome<()>,
+    ) -> Outcome<Vec<Rank>> {
+        let load = |(number, options)| {
+            Rank::new(number, Projection::load(context, spec, &options, &fill)?)
+        };
+        splits(self, spec)?.into_iter().enumerate().map(load).collect()
+    }
+
+    /// Runs the plain calls of every layer, then the layouts'.
+    fn verdict<'a>(&self, source: &Source<'a>, setting: &Setting<'_>) -> Outcome<Verdict<'a>> {
+        let (mut layers, mut plains) = (Vec::new(), Vec::new());
+        let layouts = self.layouts();
+        for number in chosen_layers(self, source.spec, source.found)? {
+            let (layer, plain) = calls::verify(source.layer(number)?, setting)?;
+            layers.push(layer);
+            if !layouts.is_empty() {
+                plains.push(plain);
+            }
+        }
+        let mut lines = Vec::new();
+        for layout in layouts {
+            for rank in setting.ranks {
+                lines.push(self.line(layout, rank, &plains, setting)?);
+            }
+        }
+        let family = source.found["family"].as_str().unwrap_or("unknown");
+        Ok(Verdict { family, ranks: setting.ranks.len(), layers, lines })
+    }
+
+    fn layouts(&self) -> Vec<Layout> {
+        if self.layout.is_empty() && (self.layers_at_once || self.row_list) {
+            return vec![Layout::Plain];
+        }
+        self.layout.iter().flat_map(|layouts| layouts.0.clone()).collect()
+    }
+
+    /// Runs the three calls of every layer in a layout on one rank; the fill of all at once if it
+    /// shall be.
+    fn line(
+        &self,
+        layout: Layout,
+        rank: &Rank,
+        plains: &[Plain],
+        setting: &Setting<'_>,
+    ) -> Outcome<Line> {
+        let mut tally = Tally::default();
+        let mut run = |kind, layers| -> Outcome<()> {
+            let placed = Placed { setting, layout, rank, layers, kind };
+            let name = |error| format!("layout {}, rank {}: {error}", layout.name(), rank.number);
+            tally.add(placed.run().map_err(name)?);
+            Ok(())
+        };
+        for layer in plains.chunks(1) {
+            run(Call::Prefill, layer)?;
+            run(Call::Decode, layer)?;
+        }
+        let fills = if self.layers_at_once { plains.len() } else { 1 };
+        plains.chunks(fills.max(1)).try_for_each(|layers| run(Call::Fill, layers))?;
+        let promises_bits = matches!(setting.memory, Memory::Host);
+        Ok(Line { layout, rank: rank.number, tally, promises_bits })
+    }
+
     fn rows_dtype(&self, spec: &xqkv_spec) -> Outcome<Dtype> {
         match (self.rows_dtype, self.backend) {
             (Some(dtype), _) => Ok(dtype.into()),
@@ -115,11 +226,6 @@ impl Arguments {
 }
 
 /// Each rank's options.
-/// The recorded results and the exact ones are those before a norm.
-fn without_norm(spec: xqkv_spec) -> xqkv_spec {
-    xqkv_spec { norm: Norm::None as i32, norm_epsilon: 0.0, norm_rounds_first: 0, ..spec }
-}
-
 fn splits(arguments: &Arguments, spec: &xqkv_spec) -> Outcome<Vec<xqkv_projection_options>> {
     match &arguments.split {
         None => (0..arguments.ranks).map(|rank| balanced(spec, rank, arguments.ranks)).collect(),

@@ -1,5 +1,6 @@
 //! The verdict, as a table and as JSON.
 
+use super::tally::Line;
 use crate::numbers::{grouped, ratio};
 use serde_json::{Value, json};
 
@@ -53,6 +54,8 @@ pub struct LayerVerdict {
     exact: bool,
     /// Multiply-adds of the uncut layer in the same calls.
     pub uncut: i64,
+    /// Products that all ranks' calls were given to the backend as.
+    pub matmuls: i64,
 }
 
 /// All layers.
@@ -60,12 +63,15 @@ pub struct Verdict<'a> {
     pub family: &'a str,
     pub ranks: usize,
     pub layers: Vec<LayerVerdict>,
+    /// What was asked for beside the plain calls.
+    pub lines: Vec<Line>,
 }
 
 impl LayerVerdict {
     pub fn new(layer: i64, checkpoint_layer: i64, rank_count: usize) -> Self {
         let ranks = vec![Count::default(); rank_count];
-        Self { layer, checkpoint_layer, matrices: Vec::new(), ranks, exact: true, uncut: 0 }
+        let (matrices, exact, uncut, matmuls) = (Vec::new(), true, 0, 0);
+        Self { layer, checkpoint_layer, matrices, ranks, exact, uncut, matmuls }
     }
 
     /// Adds one rank's call.
@@ -124,7 +130,9 @@ impl LayerVerdict {
 
 impl Verdict<'_> {
     pub fn passes(&self) -> bool {
-        !self.layers.is_empty() && self.layers.iter().all(LayerVerdict::passes)
+        !self.layers.is_empty()
+            && self.layers.iter().all(LayerVerdict::passes)
+            && self.lines.iter().all(Line::passes)
     }
 
     /// One rank's work in all layers.
@@ -155,10 +163,12 @@ impl Verdict<'_> {
             "max_error_over_bound": finite(self.largest_error()),
             "multiply_adds_executed": executed,
             "multiply_adds_necessary": necessary,
+            "matmuls": self.layers.iter().map(|layer| layer.matmuls).sum::<i64>(),
             "ratio": ratio(necessary, executed),
             "group_ratio": self.group_ratio(),
             "per_rank": ranks.collect::<Vec<_>>(),
             "per_layer": self.layers.iter().map(LayerVerdict::to_json).collect::<Vec<_>>(),
+            "per_layout": self.lines.iter().map(Line::to_json).collect::<Vec<_>>(),
         })
     }
 
@@ -175,6 +185,10 @@ impl Verdict<'_> {
             print_count(&name, layer.total(), Some(group));
         }
         print_count("all", self.total(), Some(self.group_ratio()));
+        if !self.lines.is_empty() {
+            Line::print_head();
+            self.lines.iter().for_each(Line::print);
+        }
         let verdict = if self.passes() { "PASS" } else { "FAIL" };
         println!("\n{}, {} ranks: {verdict}", self.family, self.ranks);
     }
