@@ -289,7 +289,7 @@ impl Call<'_> {
     }
 
     /// Whether already the ranges of addresses have nothing in common, as in most calls: then the
-    /// memory has not, either.
+    /// memory has not, either. What is written is always held against rows that are read.
     #[inline(always)]
     fn are_ranges_apart(&self) -> bool {
         const NOWHERE: Range<usize> = usize::MAX..usize::MAX;

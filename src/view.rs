@@ -151,16 +151,14 @@ impl<'a> View<'a> {
         matches!(self.target.base, Base::First(_))
     }
 
-    /// From the first byte of any layer to behind the last of any.
+    /// From the first byte to behind the last. Of layers that have addresses of their own all
+    /// memory, since they may share some with each other as well.
     #[inline(always)]
     pub fn range(&self) -> Range<usize> {
-        let (least, most) = match self.target.base {
-            Base::First(address) => (address, address),
-            Base::Each(addresses) => addresses
-                .iter()
-                .fold((usize::MAX, 0), |(least, most), &at| (least.min(at), most.max(at))),
-        };
-        least..most + self.span as usize
+        match self.target.base {
+            Base::First(address) => address..address + self.span as usize,
+            Base::Each(_) => 0..usize::MAX,
+        }
     }
 
     /// All layers' addresses, one over the other: a multiple of whatever all are a multiple of.
