@@ -220,7 +220,7 @@ impl<'a> Job<'a> {
     /// Refuses to add to results of a norm: what is there was normed without what is added.
     pub fn ensure_addable(&self) -> Result<(), Error> {
         for side in self.sides.iter().flatten() {
-            for output in side.outputs() {
+            for output in side.outputs.iter().flatten() {
                 ensure!(
                     !output.view.accumulates() || self.form.matrices[output.matrix].norm.is_none(),
                     InvalidArgument,
