@@ -110,6 +110,16 @@ private:
 }  // namespace detail
 
 inline xqkv_context_options context_options() noexcept { return detail::made(xqkv_context_options_init); }
+/// Has `run(count, task)` bring threads to the host's work: it calls task(index) once for each index below count, and
+/// returns when all are done. It must not throw, and is used until the context and its projections are gone.
+template <class Run>
+void lend_threads(xqkv_context_options &options, Run &run) noexcept {
+    options.parallel_for = [](std::int64_t count, xqkv_task task, void *task_user, void *user) {
+        (*static_cast<Run *>(user))(count, [=](std::int64_t index) { task(index, task_user); });
+    };
+    options.parallel_for_user = &run;
+}
+
 inline xqkv_spec spec() noexcept { return detail::made(xqkv_spec_init); }
 inline xqkv_projection_options projection_options() noexcept { return detail::made(xqkv_projection_options_init); }
 inline xqkv_shard shard() noexcept { return detail::made(xqkv_shard_init); }

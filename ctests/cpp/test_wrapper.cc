@@ -128,6 +128,27 @@ static void a_commit_tells_its_bytes_and_a_host_context_reclaims_nothing() {
     CHECK(context->try_reclaim(nullptr, -1).status() == XQKV_STATUS_INVALID_ARGUMENT);
 }
 
+static void a_callable_lends_its_threads() {
+    static float rows[1024 * 64], query[1024 * 32];
+    int tasks = 0;
+    auto in_order = [&tasks](std::int64_t count, auto task) {
+        for (std::int64_t index = 0; index < count; index++) task(index), tasks++;
+    };
+    xqkv_context_options options = xqkv::context_options();
+    options.backend = XQKV_BACKEND_HOST;
+    options.thread_count = 3;
+    xqkv::lend_threads(options, in_order);
+    auto context = xqkv::context::try_create(options);
+    xqkv_spec wide = small();
+    wide.decoder_width = 64, wide.query_heads = 16, wide.key_value_heads = 16;
+    auto projection = xqkv::projection::try_create(*context, wide);
+    auto update = projection->try_begin();
+    CHECK(update->try_put(0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, xqkv::tensor(rows, 32, 64)) && update->try_commit());
+    xqkv_forward call = xqkv::forward();
+    call.decoder = xqkv::rows(rows, 1024), call.query = xqkv::view(query);
+    CHECK(projection->try_forward(call) && tasks == 3);
+}
+
 static void nothing_is_allocated() {
     float query[8];
     xqkv::projection projection = ready();
@@ -160,6 +181,7 @@ int main() {
     moves_leave_nothing_behind();
     a_plan_holds_calls_to_its_shape();
     a_commit_tells_its_bytes_and_a_host_context_reclaims_nothing();
+    a_callable_lends_its_threads();
     nothing_is_allocated();
 #ifdef XQKV_EXCEPTIONS
     exceptions_carry_the_message();

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -106,6 +107,34 @@ def test_a_norm_has_a_weight_of_its_own():
             projection.forward(decoder=np.zeros((1, 4), np.float32))
         with projection.update() as update:
             update.put(0, xqkv.Part.QUERY, np.ones(2, np.float32), kind=xqkv.Kind.NORM)
+
+
+def projected(context, rows, weight):
+    with context, xqkv.Projection(context, spec(decoder_width=256, query_heads=8, head_width=32)) as projection:
+        context.close()
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, weight)
+        gc.collect()
+        return projection.forward(decoder=rows).query
+
+
+def test_an_executor_does_the_hosts_work_with_the_same_bits():
+    rows, weight = np.random.default_rng(1).standard_normal((2, 256, 256), np.float32)
+    expected, seen = projected(xqkv.Context(), rows, weight), set()
+
+    def noted(task, index):
+        seen.add(threading.get_ident())
+        task(index)
+
+    with ThreadPoolExecutor(3) as pool:
+        context = xqkv.Context(
+            thread_count=3, parallel_for=lambda count, task: list(pool.map(lambda at: noted(task, at), range(count)))
+        )
+        assert projected(context, rows, weight).tobytes() == expected.tobytes()
+    assert seen and threading.get_ident() not in seen
+    with pytest.raises(xqkv.XqkvError, match="skipped 2") as caught:
+        projected(xqkv.Context(thread_count=3, parallel_for=lambda count, task: task(0)), rows, weight)
+    assert caught.value.status == xqkv.Status.CALLBACK_FAILED and caught.value.effect.name == "OUTPUTS_UNDEFINED"
 
 
 def test_threads_project_side_by_side():

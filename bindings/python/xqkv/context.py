@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from typing import Any
 
-from ._abi import xqkv_backend, xqkv_context_info, xqkv_context_options, xqkv_instruction_set
+from ._abi import (
+    xqkv_backend,
+    xqkv_context_info,
+    xqkv_context_options,
+    xqkv_instruction_set,
+    xqkv_parallel_for_callback,
+)
 from ._library import Handle, call, created, initialised
+
+
+ParallelFor = Callable[[int, Callable[[int], None]], None]
 
 
 class Context(Handle):
@@ -20,14 +31,20 @@ class Context(Handle):
         instruction_set: int = xqkv_instruction_set.AUTO,
         cuda_context: int | None = None,
         cublaslt_handle: int | None = None,
+        parallel_for: ParallelFor | None = None,
     ) -> None:
         """The CUcontext and the cublasLtHandle_t are addresses, lent for as long as the context and its projections
-        live."""
+        live. `parallel_for(count, task)` calls task(index) once for each index below count, on threads of its own, and
+        returns when all are done; the host's work is then done on these, and `thread_count` says how many they are."""
         options = initialised(xqkv_context_options)
         options.backend, options.device = backend, device
         options.thread_count = thread_count
         options.instruction_set = instruction_set
         options.cuda_context, options.cublaslt_handle = cuda_context, cublaslt_handle
+        # The library may call it until the last projection is gone, so projections keep it as well.
+        self.parallel_for = None if parallel_for is None else _callback(parallel_for)
+        if self.parallel_for is not None:
+            options.parallel_for = self.parallel_for
         super().__init__(created("xqkv_context_create", ctypes.byref(options)), "xqkv_context_destroy")
 
     def reclaim(self, *streams: int) -> int:
@@ -82,3 +99,10 @@ class Context(Handle):
     def cublaslt_version(self) -> int:
         """CUDA: such as 130401."""
         return int(self._info().cublaslt_version)
+
+
+def _callback(parallel_for: ParallelFor) -> Any:
+    def run(count: int, task: Callable[[int, int | None], None], task_user: int | None, _: int | None) -> None:
+        parallel_for(count, lambda index: task(index, task_user))
+
+    return xqkv_parallel_for_callback(run)
