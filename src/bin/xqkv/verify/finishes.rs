@@ -20,8 +20,8 @@ pub struct Choices {
     #[arg(default_missing_value = ROOT)]
     scale: Option<Scales>,
     /// Norm each head of Q and of K (RMS), by the checkpoint's weights, or if it has none by such
-    /// as the command makes up; rounded before the weight is multiplied as the checkpoint's model does
-    /// (own), at the end alone (once), or to the weights' dtype before as well (first)
+    /// as the command makes up; rounded before the weight is multiplied as the checkpoint's model
+    /// does (own), at the end alone (once), or to the weights' dtype before as well (first)
     #[arg(long, value_name = "ROUNDING", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "own", hide_possible_values = true)]
     norm: Option<Rounding>,
