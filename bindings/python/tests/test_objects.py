@@ -1,7 +1,9 @@
 """Handles, updates and errors."""
 
 import gc
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,3 +127,43 @@ def test_threads_project_side_by_side():
         for thread in threads:
             thread.join()
     assert not failures
+
+
+def test_a_pool_of_the_callers_brings_the_threads_and_changes_no_bit():
+    width = 256
+    rows = np.random.default_rng(3).standard_normal((64, width), np.float32)
+    wide = spec(decoder_width=width, encoder_width=width, head_width=width // 2)
+    counts, results = [], []
+
+    def parallel_for(count, task):
+        counts.append(count)
+        list(pool.map(task, range(count)))
+
+    with ThreadPoolExecutor(3) as pool:
+        for arguments in ({"thread_count": 1}, {"thread_count": 3, "parallel_for": parallel_for}):
+            with xqkv.Context(**arguments) as context:
+                projection = xqkv.Projection(context, wide)
+            with projection, projection.update() as update:
+                update.put(0, xqkv.Part.QUERY, rows[:1].T * rows[:1])
+                update.commit()
+                gc.collect()
+                results.append(projection.forward(rows).query)
+    assert counts and set(counts) <= {2, 3} and np.array_equal(*results)
+
+
+def test_a_pool_that_raises_fails_the_forward(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+
+    def parallel_for(count, task):
+        raise RuntimeError("no threads today")
+
+    rows = np.ones((64, 256), np.float32)
+    with xqkv.Context(thread_count=3, parallel_for=parallel_for) as context:
+        with xqkv.Projection(context, spec(decoder_width=256, head_width=128)) as projection:
+            with projection.update() as update:
+                update.put(0, xqkv.Part.QUERY, np.ones((256, 256), np.float32))
+            with pytest.raises(xqkv.XqkvError) as caught:
+                projection.forward(rows)
+    assert caught.value.status == xqkv.Status.CALLBACK_FAILED
+    assert [str(one.exc_value) for one in printed] == ["no threads today"]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from typing import Any
 
 from ._abi import xqkv_backend, xqkv_context_info, xqkv_context_options, xqkv_instruction_set
 from ._library import Handle, call, created, initialised
+
+ParallelFor = Callable[[int, Callable[[int], None]], object]
+_Task = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
+_ParallelFor = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Context(Handle):
@@ -18,15 +24,19 @@ class Context(Handle):
         device: int = 0,
         thread_count: int = 0,
         instruction_set: int = xqkv_instruction_set.AUTO,
+        parallel_for: ParallelFor | None = None,
         cuda_context: int | None = None,
         cublaslt_handle: int | None = None,
     ) -> None:
-        """The CUcontext and the cublasLtHandle_t are addresses, lent for as long as the context and its projections
-        live."""
+        """`parallel_for(count, task)` runs task(index) for each index below count on threads of the caller's, and
+        returns when all have returned; what it raises is printed, and the forward fails. The CUcontext and the
+        cublasLtHandle_t are addresses, lent for as long as the context and its projections live."""
         options = initialised(xqkv_context_options)
         options.backend, options.device = backend, device
         options.thread_count = thread_count
         options.instruction_set = instruction_set
+        self.callback = None if parallel_for is None else _ParallelFor(_runner(parallel_for))
+        options.parallel_for = ctypes.cast(self.callback, ctypes.c_void_p) if self.callback else None
         options.cuda_context, options.cublaslt_handle = cuda_context, cublaslt_handle
         super().__init__(created("xqkv_context_create", ctypes.byref(options)), "xqkv_context_destroy")
 
@@ -82,3 +92,13 @@ class Context(Handle):
     def cublaslt_version(self) -> int:
         """CUDA: such as 130401."""
         return int(self._info().cublaslt_version)
+
+
+def _runner(parallel_for: ParallelFor) -> Callable[[int, int, int, Any], None]:
+    """The function that C calls. Python's lock is let go while a task runs."""
+
+    def run(count: int, task: int, task_user: int, _: Any) -> None:
+        call = _Task(task)
+        parallel_for(count, lambda index: call(index, task_user))
+
+    return run

@@ -40,6 +40,8 @@ class Projection(Handle):
         options = ctypes.byref(chosen.with_flags(flags))
         handle = created("xqkv_projection_create", context.handle, ctypes.byref(spec), options)
         super().__init__(handle, "xqkv_projection_destroy")
+        # The library calls it for as long as the projection lives, which the context need not.
+        self._callback = context.callback
         self.spec = spec
         self.device = context.device if context.backend == xqkv_backend.CUDA else None
         self.shard = initialised(xqkv_shard)
