@@ -44,8 +44,8 @@ var blankForward = func() (plain C.xqkv_forward) {
 }()
 
 // Forward projects Q from decoder rows if there are any, K and V from encoder rows if there are
-// any, and nothing else. It is done when it returns, and allocates nothing (Go 1.21: 8 bytes) unless
-// it has slots, row lists or slices for layers.
+// any, and nothing else. It is done when it returns, and allocates nothing (Go 1.21: 8 bytes), but
+// for a call with slots, row lists or slices for layers.
 func (projection *Projection) Forward(call Forward) (Stats, error) {
 	frame := frames.Get().(*frame)
 	defer frame.release()

@@ -9,7 +9,7 @@ import (
 )
 
 // View is where one of Q, K and V is written: into a slice that the engine owns, its KV cache, say.
-// Strides are in elements, and 0 is packed as [layers, groups, GroupRows, heads, width], heads being
+// Strides are in elements, and 0 is packed as [layers, groups, GroupRows, heads, width]; heads are
 // this rank's. Elements between those of the view are left untouched.
 //
 // Row r goes to place p, which is r, or Slots[r]: row p % GroupRows of group p / GroupRows.

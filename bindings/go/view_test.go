@@ -6,7 +6,7 @@ import (
 	xqkv "github.com/xqkv/xqkv/bindings/go"
 )
 
-// fill is a call for three encoder rows, whose keys are 9 4, 5 2, 2 3 and values 9, 6, 0 on layer 0.
+// fill is a call for three encoder rows: keys 9 4, 5 2, 2 3 and values 9, 6, 0 on layer 0.
 func fill(key, value xqkv.View) xqkv.Forward {
 	encoder := xqkv.NewInput([]float32{5, 3, 2, 2, 1, 0}, 3)
 	return xqkv.Forward{Encoder: encoder, Key: key, Value: value}
@@ -110,7 +110,8 @@ var layoutRefusals = map[string]struct {
 	"a layer too few": {func(call *xqkv.Forward) { call.LayerCount = 2 },
 		xqkv.StatusInvalidShape, "value has slices for 1 layers"},
 	"a layer too short": {func(call *xqkv.Forward) {
-		call.Value = xqkv.NewLayersView([][]float32{poisoned(2)})
+		call.LayerCount, call.Key = 2, xqkv.NewView(poisoned(12))
+		call.Value = xqkv.NewLayersView([][]float32{poisoned(3), poisoned(2)})
 	}, xqkv.StatusInvalidShape, "value has 2 elements"},
 	"layers and a stride": {func(call *xqkv.Forward) { call.Value.LayerStride = 3 },
 		xqkv.StatusInvalidArgument, "value.layer_data"},
