@@ -31,6 +31,16 @@
 #define XQKV_VERSION_JOIN(major, minor, patch) #major "." #minor "." #patch
 
 /**
+ * Widest head that backends norm.
+ */
+#define MOST_NORM_WIDTH 1024
+
+/**
+ * What a workspace's address is a multiple of.
+ */
+#define WORKSPACE_ALIGNMENT 256
+
+/**
  * The major version of this header.
  */
 #define XQKV_VERSION_MAJOR 0
@@ -1094,8 +1104,11 @@ typedef struct xqkv_input {
    */
   int64_t row_stride;
   /**
-   * Indices of the rows to take, in the memory of the context's device; NULL takes the first
-   * `rows`. Not in this version: must be NULL.
+   * Indices of the rows to take, in the memory of the context's device, aligned to 8 bytes;
+   * NULL takes the first `rows`. A row may be named more than once, rows that are not named are
+   * not projected, and results have one row for each index. The host refuses an index that is
+   * not in [0, buffer_rows) before anything is written; CUDA cannot see the list, and results
+   * of such a row are NaN.
    */
   const int64_t *row_list;
   /**
@@ -1123,7 +1136,8 @@ typedef struct xqkv_input {
  *
  * where p is r, or slots[r] when slots are given, and base[l] is data + l * layer_stride, or
  * layer_data[l]. All strides are in elements of the view's dtype, and 0 is packed as
- * [layers, rows, heads, width]. Heads are this rank's, counted from 0.
+ * [layers, groups, group_rows, heads, width], where without groups all places are one group.
+ * Heads are this rank's, counted from 0.
  *
  * Strides must nest: sorted by size, each is at least the extent inside it, so that no element is
  * written twice. Bytes between the elements are not touched; nothing is read unless `accumulate`.
@@ -1134,8 +1148,8 @@ typedef struct xqkv_view {
    */
   void *data;
   /**
-   * One base pointer for each layer of the call, instead of `data`. Not in this version: must
-   * be NULL.
+   * One base pointer for each layer of the call, instead of `data` and `layer_stride`: an array
+   * in host memory, read during the call.
    */
   void *const *layer_data;
   /**
@@ -1151,22 +1165,26 @@ typedef struct xqkv_view {
    */
   int64_t width_stride;
   /**
-   * Elements from one layer to the next; 0 is rows · heads · width. Used only when a call spans
-   * several layers.
+   * Elements from one layer to the next; 0 is all groups' rows · heads · width. Used only when a
+   * call spans several layers.
    */
   int64_t layer_stride;
   /**
-   * Rows of one group, such as a sequence of a batch or a page; 0 is all. Not in this version:
-   * must be 0.
+   * Rows of one group, such as a sequence of a batch or a page; 0 is all. The last group may be
+   * filled in part.
    */
   int64_t group_rows;
   /**
-   * Elements from one group to the next. Not in this version: must be 0.
+   * Elements from one group to the next; 0 is group_rows · heads · width. Without groups 0.
    */
   int64_t group_stride;
   /**
-   * For each row the place it goes to, in the memory of the context's device; -1 leaves the row
-   * out. Not in this version: must be NULL.
+   * For each row the place it goes to, in the memory of the context's device, aligned to 8
+   * bytes; -1 leaves the row out, and no two rows may go to one place. The host refuses a list
+   * that breaks this before anything is written, for which it takes workspace
+   * (xqkv_plan_get_workspace), and does not project rows that are left out. CUDA cannot see the
+   * list: a place out of range is left out as -1 is, of two rows in one place either may win,
+   * and all rows are projected.
    */
   const int64_t *slots;
   /**
@@ -1183,7 +1201,8 @@ typedef struct xqkv_view {
    */
   int32_t dtype;
   /**
-   * 1 adds to what is there (beta = 1); 0 overwrites it unread. Not in this version: must be 0.
+   * 1 adds to what is there (beta = 1), rounding the sum once; 0 overwrites it unread. Not with
+   * a norm.
    */
   int32_t accumulate;
 } xqkv_view;
@@ -1244,8 +1263,8 @@ typedef struct xqkv_forward {
    */
   void *stream;
   /**
-   * Scratch memory of the device, at a multiple of 256 bytes, one for each concurrent call.
-   * xqkv_plan_get_workspace tells how much is of use; NULL is none.
+   * Scratch memory of the context's device, at a multiple of 256 bytes, one for each concurrent
+   * call. xqkv_plan_get_workspace tells how much is needed and how much is of use; NULL is none.
    */
   void *workspace;
   /**
@@ -1305,7 +1324,8 @@ typedef struct xqkv_workspace {
    */
   uint32_t reserved;
   /**
-   * Bytes without which a call is WORKSPACE_TOO_SMALL. In this version always 0.
+   * Bytes without which a call is WORKSPACE_TOO_SMALL. On the host 0 without slots; on CUDA 0
+   * where matmuls write the views and read the rows (docs/matmuls.md).
    */
   int64_t minimum_bytes;
   /**

@@ -111,6 +111,16 @@ private:
 }  // namespace detail
 
 inline xqkv_context_options context_options() noexcept { return detail::made(xqkv_context_options_init); }
+/// Has `run(count, task)` bring threads to the host's work: it calls task(index) once for each index below count, and
+/// returns when all are done. It must not throw, and is used until the context and its projections are gone.
+template <class Run>
+void lend_threads(xqkv_context_options &options, Run &run) noexcept {
+    options.parallel_for = [](std::int64_t count, xqkv_task task, void *task_user, void *user) {
+        (*static_cast<Run *>(user))(count, [=](std::int64_t index) { task(index, task_user); });
+    };
+    options.parallel_for_user = &run;
+}
+
 inline xqkv_spec spec() noexcept { return detail::made(xqkv_spec_init); }
 inline xqkv_projection_options projection_options() noexcept { return detail::made(xqkv_projection_options_init); }
 inline xqkv_shard shard() noexcept { return detail::made(xqkv_shard_init); }
@@ -194,16 +204,6 @@ inline xqkv_view with_accumulate(xqkv_view place) noexcept {
 inline xqkv_input with_row_list(xqkv_input input, const std::int64_t *row_list, std::int64_t count) noexcept {
     input.buffer_rows = input.rows, input.rows = count, input.row_list = row_list;
     return input;
-}
-
-/// Has forwards run on an engine's threads: `pool(count, task)` calls task(index) for each index below count and
-/// returns when all have, as xqkv_parallel_for_callback says. The pool must outlive the context and its projections.
-template <class Pool>
-void set_parallel_for(xqkv_context_options &options, Pool &pool) noexcept {
-    options.parallel_for_user = &pool;
-    options.parallel_for = [](std::int64_t count, xqkv_task task, void *task_user, void *user) noexcept {
-        (*static_cast<Pool *>(user))(count, [=](std::int64_t index) { task(index, task_user); });
-    };
 }
 
 /// A weight [rows, columns] of the uncut layer; a bias has 1 column.

@@ -15,6 +15,8 @@ pub mod capi;
 pub mod dtype;
 /// Statuses and messages.
 pub mod error;
+/// Who is inside of a place that is about to be emptied.
+pub mod gate;
 /// Vendors' shared libraries, found at run time.
 pub mod library;
 /// Lines for the engine, and panics kept quiet.

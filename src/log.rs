@@ -50,6 +50,12 @@ impl Log {
     }
 }
 
+impl AsRef<Log> for Log {
+    fn as_ref(&self) -> &Log {
+        self
+    }
+}
+
 impl fmt::Debug for Log {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Log").field(&self.0.as_ref().map(|(level, _)| level)).finish()

@@ -12,10 +12,11 @@ use crate::error::{Error, ensure};
 use crate::shard::Shard;
 use crate::spec::{Part, Spec};
 use crate::stats::Counts;
-use crate::view::{Footprint, Rows, View, ensure_disjoint};
+use crate::view::{Footprint, Indices, Rows, View, ensure_disjoint};
 use crate::weights::Update;
 use current::Current;
 use plan::CallShape;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use version::{Version, form, matrix_of};
@@ -133,16 +134,14 @@ impl Projection {
         job.ensure_addable()?;
         // SAFETY: passed on; the call was checked, and all it needs is loaded.
         let run = |plan| unsafe { self.backend.run(plan, &job) };
-        let (counts, plans_made) = match (plan, self.backend.standing_plan()) {
-            (Some(plan), _) => {
-                self.ensure_suits(plan, call, &job)?;
-                (run(&plan.device)?, 0)
-            }
-            (None, Some(plan)) => (run(plan)?, 0),
-            (None, None) => {
-                let (plan, plans_made) = self.find_or_make_plan(call, &job)?;
-                (run(&plan.device)?, plans_made)
-            }
+        let (counts, plans_made) = if let Some(plan) = plan {
+            self.ensure_suits(plan, call, &job)?;
+            (run(&plan.device)?, 0)
+        } else if let Some(plan) = self.backend.standing_plan() {
+            (run(plan)?, 0)
+        } else {
+            let (plan, plans_made) = self.find_or_make_plan(call, &job)?;
+            (run(&plan.device)?, plans_made)
         };
         Ok(Done { counts, weights_version: version.number, plans_made })
     }
@@ -202,7 +201,7 @@ impl Projection {
             layer: (call.layer - self.shard.layers.begin) as usize,
             layer_count: call.layer_count as usize,
             sides: [decoder, encoder],
-            lane: call.lane,
+            lane: &call.lane,
         }
     }
 
@@ -232,7 +231,10 @@ impl Projection {
     /// The plan of an earlier call like this one, or a new one; and how many were made.
     fn find_or_make_plan(&self, call: &Call<'_>, job: &Job<'_>) -> Result<(Arc<Plan>, u64), Error> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = plans.iter().find(|plan| self.ensure_suits(plan, call, job).is_ok()).cloned();
+        // A plan for more rows or sides asks for more workspace than this call was told to lend.
+        let is_lent = |plan: &Plan| plan.minimum_bytes() <= job.lane.workspace_bytes;
+        let suits = |plan: &&Arc<Plan>| is_lent(plan) && self.ensure_suits(plan, call, job).is_ok();
+        let found = plans.iter().find(suits).cloned();
         self.backend.ensure_runnable(job, found.is_some())?;
         if let Some(plan) = found {
             return Ok((plan, 0));
@@ -240,6 +242,10 @@ impl Projection {
         let alignment = call.common_alignment();
         let options = PlanOptions { workspace_limit: None, alignment, is_timed: false };
         let plan = Arc::new(self.make_plan(call, job, &options)?);
+        if !is_lent(&plan) {
+            // Refused when it runs; kept, it would only take the place of others.
+            return Ok((plan, 1));
+        }
         if plans.len() == MOST_PLANS {
             plans.remove(0);
         }
@@ -268,6 +274,9 @@ type Named = (&'static str, Footprint);
 impl Call<'_> {
     /// Refuses outputs that share memory with each other or with what is read.
     fn ensure_disjoint(&self) -> Result<(), Error> {
+        if self.are_ranges_apart() {
+            return Ok(());
+        }
         for (number, written) in self.written().enumerate() {
             for other in self.read().chain(self.written().skip(number + 1)) {
                 ensure_disjoint((written.0, &written.1), (other.0, &other.1))?;
@@ -276,15 +285,41 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// Whether already the ranges of addresses have nothing in common, as in most calls: then the
+    /// memory has not, either.
+    #[inline(always)]
+    fn are_ranges_apart(&self) -> bool {
+        const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
+        let listed = |list: Option<&Indices>| list.map_or(NOWHERE, Indices::range);
+        let of_rows = |rows: &Rows| [rows.footprint().range(), listed(rows.list())];
+        let of_view = |view: &View<'_>| (view.range(), listed(view.slots()));
+        let (mut read, mut written) = ([NOWHERE; 7], [NOWHERE; 3]);
+        if let Some(DecoderSide { rows, query }) = &self.decoder {
+            [read[0], read[1]] = of_rows(rows);
+            (written[0], read[2]) = of_view(query);
+        }
+        if let Some(EncoderSide { rows, key, value }) = &self.encoder {
+            [read[3], read[4]] = of_rows(rows);
+            (written[1], read[5]) = of_view(key);
+            (written[2], read[6]) = of_view(value);
+        }
+        let are_apart =
+            |one: &Range<usize>, two: &Range<usize>| one.end <= two.start || two.end <= one.start;
+        written.iter().enumerate().all(|(number, place)| {
+            let others = read.iter().chain(&written[number + 1..]);
+            *place == NOWHERE || others.into_iter().all(|other| are_apart(place, other))
+        })
+    }
+
     /// The inputs and lists.
     fn read(&self) -> impl Iterator<Item = Named> {
         let rows = |(name, list, rows): (_, _, &Rows)| {
             let memory = (name, rows.footprint().clone());
-            [Some(memory), rows.list().map(|indices| (list, indices.footprint().clone()))]
+            [Some(memory), rows.list().map(|indices| (list, indices.footprint()))]
         };
         let slots = self
             .views()
-            .map(|(_, name, view)| view.slots().map(|indices| (name, indices.footprint().clone())));
+            .map(|(_, name, view)| view.slots().map(|indices| (name, indices.footprint())));
         self.rows().flat_map(rows).chain(slots).flatten()
     }
 
@@ -315,10 +350,19 @@ impl Call<'_> {
         rows.chain(named)
     }
 
+    /// All addresses, one over the other: a multiple of whatever all are a multiple of.
+    fn address_bits(&self) -> usize {
+        let decoder = self.decoder.as_ref();
+        let decoder = decoder.map_or(0, |side| side.rows.address() | side.query.address_bits());
+        let encoder = self.encoder.as_ref().map_or(0, |side| {
+            side.rows.address() | side.key.address_bits() | side.value.address_bits()
+        });
+        decoder | encoder
+    }
+
     /// 16, which is all that vector loads ask for, or less if an address is a multiple of less.
     fn common_alignment(&self) -> usize {
-        let powers = self.addresses().map(|(_, address)| 1 << address.trailing_zeros().min(4));
-        powers.min().unwrap_or(16)
+        1 << self.address_bits().trailing_zeros().min(4)
     }
 
     /// Whether this rank has no heads of the sides that were given.

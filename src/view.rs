@@ -12,6 +12,7 @@ pub use rows::Rows;
 use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
 use footprint::{Axis, too_large};
+use std::ops::Range;
 
 /// How many of each a result has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,8 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// A view of this shape; strides that nest, aligned addresses, a span that can be counted.
-    pub fn new(name: &str, shape: Shape, target: Target<'a>) -> Result<Self, Error> {
+    #[inline(always)]
+    pub fn new(name: &str, shape: Shape, mut target: Target<'a>) -> Result<Self, Error> {
         ensure!(
             target.group_rows > 0 || (target.group_rows, target.strides.group) == (0, 0),
             InvalidArgument,
@@ -86,7 +88,10 @@ impl<'a> View<'a> {
             target.group_rows,
             target.strides.group
         );
-        let target = target.packed(name, shape)?.joined();
+        let groups = Groups::of(&target, shape.rows);
+        let strides = packed_where_zero(target.strides, shape, groups, target.group_rows);
+        target.strides = strides.ok_or_else(|| too_large(name))?;
+        target.join();
         let memory = target.footprint(name, shape)?;
         let view = Self { shape, target, memory };
         view.ensure_layers(name)?;
@@ -152,6 +157,27 @@ impl<'a> View<'a> {
         matches!(self.target.base, Base::First(_))
     }
 
+    /// From the first byte of any layer to behind the last of any.
+    #[inline(always)]
+    pub fn range(&self) -> Range<usize> {
+        let first = self.memory.range();
+        let Base::Each(addresses) = self.target.base else { return first };
+        let (least, most) = addresses
+            .iter()
+            .fold((first.start, first.start), |(least, most), &at| (least.min(at), most.max(at)));
+        least..most + first.len()
+    }
+
+    /// All layers' addresses, one over the other: a multiple of whatever all are a multiple of.
+    #[inline(always)]
+    pub fn address_bits(&self) -> usize {
+        match self.target.base {
+            // At one stride, of which nothing is said.
+            Base::First(address) => address,
+            Base::Each(addresses) => addresses.iter().fold(0, |bits, &address| bits | address),
+        }
+    }
+
     /// The memory that is written: of all layers together, or of each.
     pub fn footprints(&self) -> impl Iterator<Item = Footprint> {
         let count = if self.has_layer_stride() { 1 } else { self.shape.layers as usize };
@@ -167,26 +193,27 @@ struct Groups {
 }
 
 impl Groups {
+    #[inline(always)]
     fn of(target: &Target<'_>, rows: i64) -> Self {
         let places = target.slots.as_ref().map_or(rows, Indices::bound);
-        let group_rows = if target.group_rows == 0 { places } else { target.group_rows };
+        if target.group_rows == 0 {
+            return Self { count: 1, rows: places };
+        }
+        let group_rows = target.group_rows;
         Self { count: (places - 1) / group_rows + 1, rows: group_rows.min(places) }
     }
 }
 
-impl<'a> Target<'a> {
-    fn packed(self, name: &str, shape: Shape) -> Result<Self, Error> {
-        let groups = Groups::of(&self, shape.rows);
-        let strides = packed_where_zero(self.strides, shape, groups, self.group_rows);
-        Ok(Self { strides: strides.ok_or_else(|| too_large(name))?, ..self })
-    }
-
+impl Target<'_> {
     /// Without groups that only continue each other.
-    fn joined(self) -> Self {
-        let continues = self.group_rows.checked_mul(self.strides.row) == Some(self.strides.group);
-        Self { group_rows: if continues { 0 } else { self.group_rows }, ..self }
+    #[inline(always)]
+    fn join(&mut self) {
+        if self.group_rows.checked_mul(self.strides.row) == Some(self.strides.group) {
+            self.group_rows = 0;
+        }
     }
 
+    #[inline(always)]
     fn footprint(&self, name: &str, shape: Shape) -> Result<Footprint, Error> {
         let groups = Groups::of(self, shape.rows);
         const NAMES: [&str; 5] =
@@ -206,6 +233,7 @@ impl<'a> Target<'a> {
     }
 }
 
+#[inline(always)]
 fn packed_where_zero(
     strides: Strides,
     shape: Shape,

@@ -118,14 +118,18 @@ fn every_layout_gives_the_plain_calls_bits_and_touches_nothing_else() {
 }
 
 #[test]
-fn layouts_that_cuda_has_pass_on_the_simulated_gpu() {
+fn every_layout_passes_on_the_simulated_gpu_by_its_own_counts() {
     let library = simulator();
-    let variants = [&[][..], &["--layers-at-once"], &["--layers-at-once", "--scale"]];
+    let variants = [
+        &["--layers-at-once"][..],
+        &["--row-list"],
+        &["--layers-at-once", "--row-list", "--scale=0.5,-3,0.3", "--norm=first"],
+    ];
     for (folder, ..) in CHECKPOINTS {
         for ranks in ["1", "2", "3", "5", "8"] {
             for variant in variants {
-                let layouts = ["--layout", "plain,interleaved,head-major"];
-                let arguments = [&[folder, "--ranks", ranks][..], &layouts, variant].concat();
+                let arguments = [folder, "--ranks", ranks, "--layout", "all"];
+                let arguments = [&arguments[..], variant].concat();
                 let (verdict, seen) = verified_on_simulator(&library, &arguments);
                 assert_eq!(verdict["pass"], true, "{arguments:?}: {verdict}");
                 for field in ["multiply_adds_executed", "matmuls"] {
@@ -176,14 +180,15 @@ fn scales_are_of_the_calls_and_not_of_the_models_results() {
 }
 
 #[test]
-fn heads_are_normed_or_it_is_told_that_they_cannot_be() {
+fn heads_of_every_family_are_normed_in_every_layout() {
     for (folder, ..) in CHECKPOINTS {
-        for rounds in [&["--norm"][..], &["--norm", "--norm-rounds-first"]] {
-            let arguments = [&["verify", folder, "--ranks", "3", "--scale"][..], rounds].concat();
-            let output = xqkv(&arguments);
-            let message = String::from_utf8_lossy(&output.stderr);
-            let is_told = message.contains("XQKV_STATUS_NOT_SUPPORTED: norm is XQKV_NORM_RMS");
-            assert!(output.status.success() || is_told, "{output:?}");
+        for norm in ["--norm=once", "--norm=first"] {
+            for out in ["f32", "bf16"] {
+                let arguments = [folder, "--ranks", "3", "--layout", "all", norm, "--scale"];
+                let more = ["--layers-at-once", "--row-list", "--out-dtype", out];
+                let verdict = verified(&[&arguments[..], &more].concat());
+                assert_eq!(verdict["pass"], true, "{folder} {norm} {out}: {verdict}");
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 /// A module and what it may import, from the bottom up. Nothing imports capi.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("gate", &[]),
     ("dtype", &["error"]),
     ("library", &["error"]),
     ("log", &["error"]),
@@ -20,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("weights", &["spec", "shard", "backend", "dtype", "error"]),
     (
         "projection",
-        &["weights", "backend", "shard", "spec", "view", "stats", "log", "dtype", "error"],
+        &["weights", "backend", "shard", "spec", "view", "stats", "log", "dtype", "gate", "error"],
     ),
     (
         "capi",
@@ -34,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "stats",
             "log",
             "dtype",
+            "gate",
             "error",
         ],
     ),

@@ -19,7 +19,11 @@ SCALARS = {
     "float": "ctypes.c_float",
     "xqkv_status": "ctypes.c_int32",
 }
-CALLBACKS = {"xqkv_log_callback": "[ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p]"}
+CALLBACKS = {
+    "xqkv_log_callback": "ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p",
+    "xqkv_task": "ctypes.c_int64, ctypes.c_void_p",
+    "xqkv_parallel_for_callback": "ctypes.c_int64, xqkv_task, ctypes.c_void_p, ctypes.c_void_p",
+}
 
 
 def without_comments(text: str) -> str:
@@ -73,7 +77,7 @@ def generated() -> str:
     ]
     lines += ["XQKV_VERSION_ABI = " + re.findall(r"XQKV_VERSION_ABI (\d+)", text)[0], ""]
     for name, arguments in CALLBACKS.items():
-        lines += [f"{name} = ctypes.CFUNCTYPE(None, *{arguments})", ""]
+        lines += [f"{name} = ctypes.CFUNCTYPE(None, {arguments})", ""]
     for name, values in enums(text):
         prefix = name.upper() + "_"
         lines += ["", f"class {name}(enum.IntEnum):"]

@@ -123,6 +123,22 @@ static inline void engine_move(const mirror *copy, xqkv_view *view, void **layer
 /* One for each concurrent call; the host needs it for slots alone. */
 static _Alignas(256) char workspace[1 << 20];
 
+/* Runs a call by a plan made of it, on no more workspace than the plan says it must have. */
+static inline xqkv_status engine_planned(const xqkv_forward *call, xqkv_stats *stats) {
+    xqkv_plan *plan = NULL;
+    xqkv_workspace least;
+    xqkv_forward planned = *call;
+    CHECK_OK(xqkv_workspace_init(&least, sizeof least));
+    CHECK_OK(xqkv_plan_create(projection, call, NULL, &plan, &error));
+    CHECK_OK(xqkv_plan_get_workspace(plan, &least, &error));
+    CHECK(least.minimum_bytes <= (int64_t)sizeof workspace);
+    planned.plan = plan, planned.workspace_bytes = least.minimum_bytes;
+    xqkv_status status = xqkv_projection_forward(projection, &planned, stats, &error);
+    CHECK_OK(xqkv_plan_destroy(plan, &error));
+    return status;
+}
+
+/* An engine's call in its own memory: planned on CUDA, as its snippet has it on the host. */
 static inline xqkv_status engine_forward(const xqkv_forward *call, xqkv_stats *stats) {
     if (!on_cuda()) return xqkv_projection_forward(projection, call, stats, &error);
     void *layers[3][MOST_LAYERS];
@@ -132,9 +148,9 @@ static inline xqkv_status engine_forward(const xqkv_forward *call, xqkv_stats *s
     xqkv_view *views[] = {&moved.query, &moved.key, &moved.value};
     moved.decoder.data = mirrored(&copy, call->decoder.data);
     moved.encoder.data = mirrored(&copy, call->encoder.data);
-    moved.workspace = mirrored(&copy, workspace), moved.workspace_bytes = sizeof workspace;
+    moved.workspace = mirrored(&copy, workspace);
     for (int part = QUERY; part <= VALUE; part++) engine_move(&copy, views[part], layers[part], count);
-    xqkv_status status = xqkv_projection_forward(projection, &moved, stats, &error);
+    xqkv_status status = engine_planned(&moved, stats);
     mirror_close(&copy);
     return status;
 }

@@ -58,9 +58,19 @@ static void *query_place(int part, int64_t layer, int64_t row, int64_t head, int
     return (uint16_t *)query_states + (row * num_heads + head) * head_dim + lane;
 }
 
+static void unfilled_tokens_are_zero(void) {
+    static const uint16_t zeros[(max_cache_len - length) * head_dim];
+    for (int head = 0; head < layers * batch * num_heads; head++) {
+        int64_t behind = (head % (batch * num_heads) * max_cache_len + length) * head_dim;
+        CHECK(memcmp((uint16_t *)keys[head / (batch * num_heads)] + behind, zeros, sizeof zeros) == 0);
+        CHECK(memcmp((uint16_t *)values[head / (batch * num_heads)] + behind, zeros, sizeof zeros) == 0);
+    }
+}
+
 int main(void) {
     xqkv_forward call;
     bart_spec(&spec);
+    CHECK(fabsf(spec.query_scale - 1 / 8.0f) < 1e-7f);
     engine_open();
     encoder_hidden_states = engine_input(KEY, batch * length, XQKV_DTYPE_F16);
     hidden_states = engine_input(QUERY, batch, XQKV_DTYPE_F16);
@@ -70,7 +80,8 @@ int main(void) {
     }
     query_states = engine_buffer(batch * num_heads * head_dim, XQKV_DTYPE_F16, 0xff);
     fill_cross_attention_cache(&call);
-    check_place("caches of all layers, zero behind the last token", &call, cache_place);
+    check_place("caches of all layers", &call, cache_place);
+    unfilled_tokens_are_zero();
     project_query(&call, 1);
     check_place("a decode step", &call, query_place);
     engine_close();

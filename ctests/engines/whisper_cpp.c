@@ -72,9 +72,19 @@ static void *query_place(int part, int64_t layer, int64_t row, int64_t head, int
     return (float *)Qcur + row * n_state + head * (n_state / n_head) + lane;
 }
 
+static void padding_is_zero(void) {
+    static const uint16_t zeros[(n_ctx_pad - n_ctx) * n_state];
+    for (int64_t il = 0; il < n_layer; il++) {
+        int64_t behind = (il * n_ctx_pad + n_ctx) * n_state;
+        CHECK(memcmp((uint16_t *)cross_k + behind, zeros, sizeof zeros) == 0);
+        CHECK(memcmp((uint16_t *)cross_v + behind, zeros, sizeof zeros) == 0);
+    }
+}
+
 int main(void) {
     xqkv_forward call;
     whisper_spec(&spec);
+    CHECK(fabsf(spec.query_scale * spec.key_scale - 1 / 8.0f) < 1e-7f);
     engine_open();
     embd_type = engine_rows_dtype(XQKV_DTYPE_F32);
     embd_enc = engine_input(KEY, n_ctx, embd_type), cur = engine_input(QUERY, n_tokens, embd_type);
@@ -82,7 +92,8 @@ int main(void) {
     cross_v = engine_buffer(n_layer * n_state * n_ctx_pad, XQKV_DTYPE_F16, 0);
     Qcur = engine_buffer(n_tokens * n_state, XQKV_DTYPE_F32, 0xff);
     fill_cross_flash(&call);
-    check_place("flash: K and V of all layers, and the padding stays zero", &call, flash_place);
+    check_place("flash: K and V of all layers", &call, flash_place);
+    padding_is_zero();
     project_query(&call, 2);
     check_place("a decode step", &call, query_place);
     engine_release();

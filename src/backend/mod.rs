@@ -37,7 +37,8 @@ pub trait Backend: Send + Sync {
     /// Does all that is slow for jobs like this one, with at most as many rows.
     fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error>;
 
-    /// Refuses a job that lies otherwise in memory than the one the plan was made for.
+    /// Refuses a job that lies otherwise in memory than the one the plan was made for. Dtypes, strides
+    /// and layers were compared: they are the plan's, and there are not more rows.
     fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error>;
 
     /// Refuses memory that the device cannot use, and a stream that no plan can be made on now.
@@ -190,7 +191,7 @@ pub struct Job<'a> {
     /// At most two different inputs.
     pub sides: [Option<Side<'a>>; 2],
     /// Where a device's work is put.
-    pub lane: Lane,
+    pub lane: &'a Lane,
 }
 
 /// Rows, and what they are multiplied with.

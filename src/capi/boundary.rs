@@ -18,15 +18,17 @@ pub(super) fn call(error: *mut xqkv_error, body: impl FnOnce() -> Result<(), Err
     answered(error, outcome)
 }
 
-/// Runs the body of a forward, which with a plan touches no state of its thread. It gives its log
-/// to the place that it gets.
-pub(super) fn forward(
+/// Runs the body of a forward, which with a plan touches no state of its thread. What has its log
+/// it puts into the place that it gets, which outlives a panic.
+pub(super) fn forward<L: AsRef<Log>>(
     error: *mut xqkv_error,
-    body: impl FnOnce(&mut Option<Log>) -> Result<(), Error>,
+    body: impl FnOnce(&mut Option<L>) -> Result<(), Error>,
 ) -> Status {
-    let mut log = None;
-    let outcome = log::caught_without_mark(|| body(&mut log));
-    let outcome = outcome.unwrap_or_else(|panic| Err(reported(log.as_ref(), panic)));
+    let mut held = None;
+    let outcome = log::caught_without_mark(|| body(&mut held));
+    let log = held.as_ref().map(L::as_ref);
+    let outcome = outcome.unwrap_or_else(|panic| Err(reported(log, panic)));
+    drop(held);
     answered(error, outcome)
 }
 

@@ -80,6 +80,7 @@ impl xqkv_forward {
     ///
     /// # Safety
     /// Where a view's `layer_data` is not NULL, it points to a pointer for each layer of the call.
+    #[inline(always)]
     pub(super) unsafe fn resolve<'a>(&'a self, projection: &Projection) -> Result<Call<'a>, Error> {
         self.ensure_lane(projection.backend().info())?;
         let spec = projection.spec();
@@ -87,15 +88,19 @@ impl xqkv_forward {
         let encoder = self.encoder.rows("encoder", spec.encoder_width)?;
         self.ensure_sides(projection, decoder.is_some(), encoder.is_some())?;
         projection.ensure_layers(self.layer, self.layer_count())?;
-        // SAFETY: passed on.
-        let decoder = decoder.map(|rows| unsafe { self.decoder_side(projection, rows) });
-        // SAFETY: passed on.
-        let encoder = encoder.map(|rows| unsafe { self.encoder_side(projection, rows) });
         Ok(Call {
             layer: self.layer,
             layer_count: self.layer_count(),
-            decoder: decoder.transpose()?.flatten(),
-            encoder: encoder.transpose()?.flatten(),
+            decoder: match decoder {
+                // SAFETY: passed on.
+                Some(rows) => unsafe { self.decoder_side(projection, rows) }?,
+                None => None,
+            },
+            encoder: match encoder {
+                // SAFETY: passed on.
+                Some(rows) => unsafe { self.encoder_side(projection, rows) }?,
+                None => None,
+            },
             lane: self.lane(),
         })
     }
@@ -106,6 +111,7 @@ impl xqkv_forward {
 
     /// # Safety
     /// As for `resolve`.
+    #[inline(always)]
     unsafe fn decoder_side<'a>(
         &'a self,
         projection: &Projection,
@@ -121,6 +127,7 @@ impl xqkv_forward {
 
     /// # Safety
     /// As for `resolve`.
+    #[inline(always)]
     unsafe fn encoder_side<'a>(
         &'a self,
         projection: &Projection,
@@ -138,6 +145,7 @@ impl xqkv_forward {
 
     /// # Safety
     /// As for `resolve`.
+    #[inline(always)]
     unsafe fn view<'a>(
         &'a self,
         projection: &Projection,

@@ -1,24 +1,26 @@
 //! The registry behind every opaque pointer. A handle is a number that names a slot and the
 //! slot's generation; it is looked up, never dereferenced, so a stale, foreign or truncated one is
 //! an error and not a crash. Slots live in chunks that never move, and finding one takes no lock:
-//! each slot is one atomic word.
+//! each slot has a gate.
 //!
 //! ```text
 //! handle   generation 32 | slot 24 | kind 7 | 1     odd, so never the address of an object
-//! slot     generation 32 | retired 1 | users 31
 //! ```
 //!
-//! `users` counts the threads that are just then copying the slot's reference, not the calls that
-//! run on the object: those hold the reference itself. Destroying retires the slot, and whoever
-//! leaves a retired slot last empties it.
+//! A call stays in the slots of the handles that it was given for as long as it runs on their
+//! objects, or copies their references and leaves at once. Destroying shuts the slot, and whoever
+//! leaves a shut slot last empties it: without a lock, since that may be a forward.
 
 use super::context::xqkv_context;
 use super::plan::xqkv_plan;
 use super::projection::xqkv_projection;
 use super::update::xqkv_update;
 use crate::error::{Error, Status, ensure};
+use crate::gate::{GENERATION, Gate};
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How many handles are alive: made and not yet destroyed, of every kind, in this process. 0 when
@@ -76,28 +78,65 @@ opaque!(xqkv_projection, "projection", 2, Projection, super::projection::Held);
 opaque!(xqkv_update, "update", 3, Update, super::update::Held);
 opaque!(xqkv_plan, "plan", 4, Plan, crate::projection::Plan);
 
+/// An object that stays where it is for as long as this lives: its slot counts this as a user.
+pub(super) struct Borrowed<T: Opaque> {
+    slot: &'static Slot,
+    index: usize,
+    reference: NonNull<Arc<T::Object>>,
+}
+
+impl<T: Opaque> Borrowed<T> {
+    fn reference(&self) -> &Arc<T::Object> {
+        // SAFETY: nobody empties the slot before this user leaves it.
+        unsafe { self.reference.as_ref() }
+    }
+}
+
+impl<T: Opaque> Deref for Borrowed<T> {
+    type Target = T::Object;
+
+    fn deref(&self) -> &T::Object {
+        self.reference()
+    }
+}
+
+impl<T: Opaque> Drop for Borrowed<T> {
+    fn drop(&mut self) {
+        leave(self.slot, self.index);
+    }
+}
+
 /// Puts an object into the registry.
 pub(super) fn insert<T: Opaque>(reference: Arc<T::Object>) -> Result<*mut T, Error> {
     let index = vacant()?;
     let slot = slot_at(index).ok_or_else(full)?;
-    // SAFETY: a vacant slot is retired without users, and its index was given to this call alone.
+    // SAFETY: a vacant slot is shut without users, and its index was given to this call alone.
     unsafe { *slot.object.get() = Some(T::wrap(reference)) };
-    let generation = slot.state.load(Ordering::Relaxed) & GENERATION;
-    slot.state.store(generation, Ordering::Release);
+    let generation = slot.gate.generation();
+    slot.gate.open();
     LIVE.fetch_add(1, Ordering::Relaxed);
     let handle = generation | (index as u64) << 8 | T::KIND << 1 | 1;
     Ok(handle as usize as *mut T)
 }
 
+/// The object that a handle stands for, for the length of a call.
+pub(super) fn borrow<T: Opaque>(handle: *const T) -> Result<Borrowed<T>, Error> {
+    let (slot, index) = locate(handle)?;
+    if !slot.gate.enter_generation(handle as u64 & GENERATION) {
+        return Err(dead::<T>());
+    }
+    // SAFETY: between entering and leaving nobody empties the slot.
+    let object = unsafe { &*slot.object.get() };
+    let Some(reference) = object.as_ref().and_then(T::of).map(NonNull::from) else {
+        leave(slot, index);
+        return Err(dead::<T>());
+    };
+    Ok(Borrowed { slot, index, reference })
+}
+
 /// The object that a handle stands for; it stays alive as long as the reference.
 pub(super) fn get<T: Opaque>(handle: *const T) -> Result<Arc<T::Object>, Error> {
-    let (slot, generation) = locate(handle)?;
-    slot.enter(generation).ok_or_else(|| dead::<T>())?;
-    // SAFETY: between enter and leave nobody empties the slot.
-    let object = unsafe { &*slot.object.get() };
-    let reference = object.as_ref().and_then(T::of).cloned();
-    leave(slot, handle as u64);
-    reference.ok_or_else(|| dead::<T>())
+    borrow(handle).map(|borrowed| borrowed.reference().clone())
 }
 
 /// Makes a handle invalid. The object goes when the last call that runs on it returns.
@@ -105,95 +144,68 @@ pub(super) fn remove<T: Opaque>(handle: *mut T) -> Result<(), Error> {
     if handle.is_null() {
         return Ok(());
     }
-    // Looked up first, so that a handle whose kind was forged cannot remove another's object.
-    let _object = get(handle.cast_const())?;
-    let (slot, generation) = locate(handle.cast_const())?;
-    let users = slot.retire(generation).ok_or_else(|| dead::<T>())?;
-    LIVE.fetch_sub(1, Ordering::Relaxed);
-    if users == 0 {
-        empty(slot, handle as u64);
+    // Borrowed first, so that a handle whose kind was forged cannot remove another's object.
+    let borrowed = borrow(handle.cast_const())?;
+    if !borrowed.slot.gate.shut() {
+        return Err(dead::<T>());
     }
+    LIVE.fetch_sub(1, Ordering::Relaxed);
     Ok(())
 }
 
-const GENERATION: u64 = !0 << 32;
-const RETIRED: u64 = 1 << 31;
-const USERS: u64 = RETIRED - 1;
 const CHUNK: usize = 256;
 const CHUNKS: usize = 256;
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
 static SLOTS: [OnceLock<Box<[Slot]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
-static VACANT: Mutex<Vacant> = Mutex::new(Vacant { fresh: 0, freed: Vec::new() });
-
-/// Indices that hold nothing. Only making and destroying handles takes its lock.
-struct Vacant {
-    fresh: usize,
-    freed: Vec<usize>,
-}
+/// How many indices were ever given. Only making handles takes its lock.
+static FRESH: Mutex<usize> = Mutex::new(0);
+/// The top of the stack of indices that were given back, plus 1; 0 is none.
+static FREED: AtomicUsize = AtomicUsize::new(0);
 
 struct Slot {
-    state: AtomicU64,
+    gate: Gate,
     object: UnsafeCell<Option<Object>>,
+    /// In the stack of freed indices the next one, as in FREED.
+    below: AtomicUsize,
 }
 
-// SAFETY: the object is written only while the slot is retired without users, by the one thread
-// that took its index or left it last; everyone else reads it between enter and leave.
+// SAFETY: the object is written only while the slot is shut without users, by the one thread that
+// took its index or left it last; everyone else reads it between entering and leaving.
 unsafe impl Sync for Slot {}
 // SAFETY: an Object is Send.
 unsafe impl Send for Slot {}
 
-impl Slot {
-    /// Counts this thread in, unless the generation is over or the slot is retired.
-    fn enter(&self, generation: u64) -> Option<()> {
-        let add_user = |state: u64| live_at(state, generation).then_some(state + 1);
-        let order = (Ordering::Acquire, Ordering::Acquire);
-        self.state.fetch_update(order.0, order.1, add_user).ok().map(|_| ())
-    }
-
-    /// Retires the slot and tells how many users are still inside.
-    fn retire(&self, generation: u64) -> Option<u64> {
-        let retire = |state: u64| live_at(state, generation).then_some(state | RETIRED);
-        let order = (Ordering::AcqRel, Ordering::Acquire);
-        self.state.fetch_update(order.0, order.1, retire).ok().map(|state| state & USERS)
-    }
-}
-
-fn live_at(state: u64, generation: u64) -> bool {
-    state & GENERATION == generation && state & RETIRED == 0
-}
-
-/// Counts this thread out; the last one out of a retired slot empties it.
-fn leave(slot: &Slot, handle: u64) {
-    let before = slot.state.fetch_sub(1, Ordering::AcqRel);
-    if before & (RETIRED | USERS) == RETIRED | 1 {
-        empty(slot, handle);
+/// Counts this user out; the last one out of a shut slot empties it.
+fn leave(slot: &'static Slot, index: usize) {
+    if slot.gate.leave() {
+        empty(slot, index);
     }
 }
 
 /// Takes the object out, moves the slot to its next generation and gives its index back.
-fn empty(slot: &Slot, handle: u64) {
-    // SAFETY: the slot is retired, and its last user is gone or is this thread.
+#[cold]
+fn empty(slot: &'static Slot, index: usize) {
+    // SAFETY: the slot is shut, and its last user is this thread.
     let object = unsafe { (*slot.object.get()).take() };
-    let next = (slot.state.load(Ordering::Relaxed) & GENERATION).wrapping_add(1 << 32).max(1 << 32);
-    slot.state.store(next | RETIRED, Ordering::Release);
-    lock_vacant().freed.push(index_of(handle));
+    slot.gate.emptied();
+    let push = |top| {
+        slot.below.store(top, Ordering::Relaxed);
+        Some(index + 1)
+    };
+    let _ = FREED.fetch_update(Ordering::Release, Ordering::Relaxed, push);
     drop(object);
 }
 
-fn index_of(handle: u64) -> usize {
-    (handle >> 8 & 0xff_ffff) as usize
-}
-
-fn locate<T: Opaque>(handle: *const T) -> Result<(&'static Slot, u64), Error> {
+fn locate<T: Opaque>(handle: *const T) -> Result<(&'static Slot, usize), Error> {
     ensure!(!handle.is_null(), NullArgument, "{} is NULL", T::NOUN);
     let handle = handle as u64;
     if handle & 0xff != T::KIND << 1 | 1 {
         return Err(dead::<T>());
     }
-    let index = index_of(handle);
-    let chunk = SLOTS.get(index / CHUNK).and_then(OnceLock::get).ok_or_else(|| dead::<T>())?;
-    Ok((&chunk[index % CHUNK], handle & GENERATION))
+    let index = (handle >> 8 & 0xff_ffff) as usize;
+    let chunk = SLOTS.get(index / CHUNK).and_then(OnceLock::get).ok_or_else(dead::<T>)?;
+    Ok((&chunk[index % CHUNK], index))
 }
 
 fn dead<T: Opaque>() -> Error {
@@ -210,18 +222,23 @@ fn full() -> Error {
     Error::new(Status::TooManyHandles, message)
 }
 
-fn lock_vacant() -> std::sync::MutexGuard<'static, Vacant> {
-    VACANT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
+/// An index that holds nothing.
 fn vacant() -> Result<usize, Error> {
-    let mut vacant = lock_vacant();
-    if let Some(index) = vacant.freed.pop() {
+    let mut fresh = FRESH.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(index) = freed() {
         return Ok(index);
     }
-    ensure!(vacant.fresh < CHUNK * CHUNKS, TooManyHandles, "{}", full().message);
-    vacant.fresh += 1;
-    Ok(vacant.fresh - 1)
+    ensure!(*fresh < CHUNK * CHUNKS, TooManyHandles, "{}", full().message);
+    *fresh += 1;
+    Ok(*fresh - 1)
+}
+
+/// Takes the top of the stack, under the lock: a top that nobody else can take stays what it is
+/// until it is taken, so that what lies below it is right.
+fn freed() -> Option<usize> {
+    let below = |top: usize| Some(slot_at(top.checked_sub(1)?)?.below.load(Ordering::Relaxed));
+    let top = FREED.fetch_update(Ordering::Acquire, Ordering::Acquire, below).ok()?;
+    Some(top - 1)
 }
 
 fn slot_at(index: usize) -> Option<&'static Slot> {
@@ -234,5 +251,9 @@ fn slot_at(index: usize) -> Option<&'static Slot> {
 /// handle is foreign to the other.
 fn fresh_slot() -> Slot {
     let salt = (&raw const LIVE as u64 >> 12) & 0x3fff_ffff;
-    Slot { state: AtomicU64::new((salt + 1) << 32 | RETIRED), object: UnsafeCell::new(None) }
+    Slot {
+        gate: Gate::new((salt + 1) << 32),
+        object: UnsafeCell::new(None),
+        below: AtomicUsize::new(0),
+    }
 }

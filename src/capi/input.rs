@@ -36,6 +36,7 @@ pub struct xqkv_input {
 
 impl xqkv_input {
     /// The rows, or None for an absent input.
+    #[inline(always)]
     pub(super) fn rows(&self, name: &str, width: i64) -> Result<Option<Rows>, Error> {
         if self.data.is_null() || self.rows == 0 {
             return Ok(None);

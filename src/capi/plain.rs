@@ -34,9 +34,18 @@ pub(super) unsafe fn init<T: Plain>(target: *mut T, size: usize) -> Result<(), E
 /// `source` is NULL or points to a struct that begins with its true size.
 pub(super) unsafe fn read<T: Plain>(source: *const T, name: &str) -> Result<T, Error> {
     // SAFETY: the caller's promise, passed on.
+    unsafe { borrow(source, name) }.copied()
+}
+
+/// The caller's struct itself.
+///
+/// # Safety
+/// As for `read`, and nobody changes the struct while it is borrowed.
+pub(super) unsafe fn borrow<'a, T: Plain>(source: *const T, name: &str) -> Result<&'a T, Error> {
+    // SAFETY: the caller's promise, passed on.
     unsafe { check(source, name) }?;
     // SAFETY: not NULL, aligned, and as long as it says.
-    Ok(unsafe { source.read() })
+    Ok(unsafe { &*source })
 }
 
 /// Refuses a struct that cannot be read or written.

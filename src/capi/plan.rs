@@ -3,12 +3,11 @@
 use super::boundary;
 use super::error::xqkv_error;
 use super::forward::xqkv_forward;
-use super::handle;
+use super::handle::{self, Borrowed};
 use super::plain::{self, Plain, ensure_pointer};
 use super::projection::xqkv_projection;
 use crate::backend::{PlanOptions, WORKSPACE_ALIGNMENT};
 use crate::error::{Error, Status, ensure, named_enum};
-use crate::projection::Plan;
 use std::sync::Arc;
 
 /// Everything slow done up front for one shape of call: on CUDA algorithms chosen and descriptors
@@ -218,6 +217,6 @@ fn alignment(bytes: i64) -> Result<usize, Error> {
 }
 
 /// A plan of the caller's, or None for NULL.
-pub(super) fn read_plan(plan: *const xqkv_plan) -> Result<Option<Arc<Plan>>, Error> {
-    if plan.is_null() { Ok(None) } else { handle::get(plan).map(Some) }
+pub(super) fn borrow_plan(plan: *const xqkv_plan) -> Result<Option<Borrowed<xqkv_plan>>, Error> {
+    if plan.is_null() { Ok(None) } else { handle::borrow(plan).map(Some) }
 }

@@ -5,9 +5,9 @@ use super::comm::xqkv_comm;
 use super::context::xqkv_context;
 use super::error::xqkv_error;
 use super::forward::xqkv_forward;
-use super::handle;
+use super::handle::{self, Borrowed};
 use super::plain::{self, Plain, ensure_pointer};
-use super::plan::read_plan;
+use super::plan::borrow_plan;
 use super::shard::xqkv_shard;
 use super::spec::{read_spec, xqkv_spec};
 use super::stats::xqkv_stats;
@@ -260,21 +260,23 @@ pub unsafe extern "C" fn xqkv_projection_forward(
     stats: *mut xqkv_stats,
     error: *mut xqkv_error,
 ) -> Status {
-    boundary::forward(error, |log| {
-        let held = handle::get(projection)?;
-        *log = Some(held.log.clone());
-        // SAFETY: NULL or a struct that begins with its size.
-        let forward = unsafe { plain::read(forward, "forward") }?;
+    boundary::forward(error, |place| {
+        let held: &Held = place.insert(handle::borrow(projection)?);
+        // SAFETY: NULL or a struct that begins with its size, which the caller keeps as it is until
+        // the call returns.
+        let forward = unsafe { plain::borrow(forward, "forward") }?;
         if !stats.is_null() {
             // SAFETY: not NULL, and begins with its size.
             unsafe { plain::check(stats, "stats") }?;
         }
-        let plan = read_plan(forward.plan)?;
+        let plan = borrow_plan(forward.plan)?;
+        // Used where it lies, since moving it takes as long as half of its checks.
         // SAFETY: the caller promises that layer_data is as long as the call has layers.
-        let call = unsafe { forward.resolve(&held.projection) }?;
+        let call = unsafe { forward.resolve(&held.projection) };
+        let call = call.as_ref().map_err(Error::clone)?;
         // SAFETY: the caller promises that inputs and views are memory as described, and that
         // nobody else writes the inputs or touches the outputs meanwhile.
-        let done = unsafe { held.projection.forward(&call, plan.as_deref()) }?;
+        let done = unsafe { held.projection.forward(call, plan.as_deref()) }?;
         if !stats.is_null() {
             // SAFETY: checked above.
             unsafe { *stats = xqkv_stats::new(&done) };
@@ -352,6 +354,12 @@ impl xqkv_projection_options {
             SplitChoice::Explicit => Split::Explicit { query, key_value },
             SplitChoice::Query => Split::Query { rank, rank_count },
         })
+    }
+}
+
+impl AsRef<Log> for Borrowed<xqkv_projection> {
+    fn as_ref(&self) -> &Log {
+        &self.log
     }
 }
 

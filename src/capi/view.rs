@@ -68,6 +68,7 @@ impl xqkv_view {
     ///
     /// # Safety
     /// `layer_data` is NULL or points to as many pointers as the shape has layers, which stay.
+    #[inline(always)]
     pub(super) unsafe fn resolve<'a>(
         &'a self,
         name: &str,
@@ -96,6 +97,7 @@ impl xqkv_view {
 
     /// # Safety
     /// As for `resolve`.
+    #[inline(always)]
     unsafe fn base<'a>(&'a self, name: &str, layers: i64) -> Result<Base<'a>, Error> {
         let has_layers = !self.layer_data.is_null();
         ensure!(
@@ -117,6 +119,7 @@ impl xqkv_view {
         Ok(Base::Each(unsafe { slice::from_raw_parts(self.layer_data.cast(), layers as usize) }))
     }
 
+    #[inline(always)]
     fn slots(&self, name: &str, rows: i64) -> Result<Option<Indices>, Error> {
         ensure!(
             !self.slots.is_null() || self.slot_count == 0,
@@ -131,6 +134,7 @@ impl xqkv_view {
             .map(Some)
     }
 
+    #[inline(always)]
     fn ensure_supported(&self, name: &str) -> Result<(), Error> {
         ensure!(
             self.quantization_scale.is_null(),

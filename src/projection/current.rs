@@ -1,99 +1,155 @@
 //! The one value that all readers take now and a writer may replace, read without a lock.
 //!
-//! Two places, of which one is current. A reader counts itself into the current place, looks
-//! whether it still is, takes a reference, and counts itself out; a writer fills the other place
-//! once nobody is counted there, makes it current, and empties the first in the same way. Readers
-//! stay for one reference count, so a writer waits for nanoseconds, and a reader never waits.
+//! A reader enters the current place, looks whether it still is, and stays for as long as it needs
+//! the value; a writer fills a place that is empty, makes it current, and shuts the one before,
+//! which its last reader empties. Neither waits for the other.
 
+use crate::gate::Gate;
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A value that is replaced as a whole.
 pub(super) struct Current<T> {
-    places: [Place<T>; 2],
-    current: AtomicUsize,
-    /// Writers come one after the other.
-    writing: Mutex<()>,
+    current: AtomicPtr<Place<T>>,
+    /// All that were ever needed, which is one more than versions that were read at a time.
+    places: Mutex<Vec<Arc<Place<T>>>>,
 }
 
 struct Place<T> {
-    readers: AtomicUsize,
-    value: UnsafeCell<Option<Arc<T>>>,
+    gate: Gate,
+    value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: a value is replaced only while no reader is counted into its place, by the one writer.
-unsafe impl<T: Send + Sync> Sync for Current<T> {}
+// SAFETY: a value is written only while its place is shut without users, by the one writer or by
+// whoever left it last; everyone else reads it between entering and leaving.
+unsafe impl<T: Send + Sync> Sync for Place<T> {}
+// SAFETY: it is no more than its value.
+unsafe impl<T: Send> Send for Place<T> {}
 
-/// The right to replace the value.
+/// A value that stays for as long as this lives.
+pub(super) struct Reading<'a, T> {
+    place: &'a Place<T>,
+    value: NonNull<T>,
+}
+
+/// The right to replace the value; writers come one after the other.
 pub(super) struct Writer<'a, T> {
     owner: &'a Current<T>,
-    _one_at_a_time: MutexGuard<'a, ()>,
+    places: MutexGuard<'a, Vec<Arc<Place<T>>>>,
 }
 
 impl<T> Current<T> {
     /// Begins with this value.
     pub(super) fn new(value: T) -> Self {
-        let place = |value| Place { readers: AtomicUsize::new(0), value: UnsafeCell::new(value) };
-        let places = [place(Some(Arc::new(value))), place(None)];
-        Self { places, current: AtomicUsize::new(0), writing: Mutex::new(()) }
+        let place = Place::empty();
+        // SAFETY: just made.
+        unsafe { place.fill(value) };
+        let current = AtomicPtr::new(Arc::as_ptr(&place).cast_mut());
+        Self { current, places: Mutex::new(vec![place]) }
     }
 
     /// The value that is current.
-    pub(super) fn read(&self) -> Arc<T> {
+    pub(super) fn read(&self) -> Reading<'_, T> {
         loop {
-            let at = self.current.load(SeqCst);
-            let place = &self.places[at];
-            place.readers.fetch_add(1, SeqCst);
-            // SAFETY: counted in and still current, so no writer touches this place.
-            let value = (self.current.load(SeqCst) == at)
-                .then(|| unsafe { (*place.value.get()).clone() })
-                .flatten();
-            place.readers.fetch_sub(1, SeqCst);
-            if let Some(value) = value {
-                return value;
+            let at = self.current.load(Acquire);
+            // SAFETY: places stay as long as self.
+            let reading = unsafe { &*at }.enter();
+            // A place may have been emptied and filled again, and not be current yet.
+            if let Some(reading) = reading
+                && self.current.load(Acquire) == at
+            {
+                return reading;
             }
         }
     }
 
     /// Waits for other writers.
     pub(super) fn write(&self) -> Writer<'_, T> {
-        let guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        Writer { owner: self, _one_at_a_time: guard }
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        Writer { owner: self, places }
     }
 }
 
 impl<T> Writer<'_, T> {
     /// The value that is current.
-    pub(super) fn read(&self) -> Arc<T> {
+    pub(super) fn read(&self) -> Reading<'_, T> {
         self.owner.read()
     }
 
-    /// Makes another value current; readers that hold the old one keep it alive.
-    pub(super) fn replace(self, value: T) {
-        let old = self.owner.current.load(SeqCst);
-        self.put(1 - old, Some(Arc::new(value)));
-        self.owner.current.store(1 - old, SeqCst);
-        self.put(old, None);
+    /// Makes another value current; readers that are inside the old one keep it alive.
+    pub(super) fn replace(mut self, value: T) {
+        let before = self.owner.read();
+        let place = self.vacant();
+        // SAFETY: empty, and only this writer fills.
+        unsafe { place.fill(value) };
+        self.owner.current.store(Arc::as_ptr(&place).cast_mut(), Release);
+        let was_open = before.place.gate.shut();
+        debug_assert!(was_open, "only the one writer shuts");
     }
 
-    fn put(&self, at: usize, value: Option<Arc<T>>) {
-        let place = &self.owner.places[at];
-        while place.readers.load(SeqCst) != 0 {
-            std::thread::yield_now();
+    fn vacant(&mut self) -> Arc<Place<T>> {
+        if let Some(place) = self.places.iter().find(|place| place.gate.is_empty()) {
+            return place.clone();
         }
-        // SAFETY: the place is not current and was seen empty of readers. One that counts itself
-        // in from here on finds that it is not current and leaves without looking; when the place
-        // becomes current again, what was written is seen with it.
-        let before = unsafe { std::mem::replace(&mut *place.value.get(), value) };
-        drop(before);
+        let place = Place::empty();
+        self.places.push(place.clone());
+        place
+    }
+}
+
+impl<T> Place<T> {
+    fn empty() -> Arc<Self> {
+        Arc::new(Self { gate: Gate::new(0), value: UnsafeCell::new(None) })
+    }
+
+    /// Puts a value in and lets readers in.
+    ///
+    /// # Safety
+    /// The place is empty, and nobody else fills it.
+    unsafe fn fill(&self, value: T) {
+        // SAFETY: the caller's promise; nobody enters before the place is opened.
+        unsafe { *self.value.get() = Some(value) };
+        self.gate.open();
+    }
+
+    fn enter(&self) -> Option<Reading<'_, T>> {
+        if !self.gate.enter() {
+            return None;
+        }
+        // SAFETY: between entering and leaving nobody empties the place.
+        let value = unsafe { &*self.value.get() }.as_ref().map(NonNull::from);
+        value.map(|value| Reading { place: self, value })
+    }
+}
+
+impl<T> Deref for Reading<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: nobody empties the place before this user leaves it.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+impl<T> Drop for Reading<'_, T> {
+    fn drop(&mut self) {
+        if self.place.gate.leave() {
+            // SAFETY: shut, and its last user is this thread.
+            let value = unsafe { (*self.place.value.get()).take() };
+            self.place.gate.emptied();
+            drop(value);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     #[test]
     fn readers_see_whole_values_in_order_while_a_writer_replaces_them() {
@@ -125,5 +181,17 @@ mod tests {
         assert_eq!(counted.strong_count(), 1);
         drop(held);
         assert_eq!(counted.strong_count(), 0);
+    }
+
+    #[test]
+    fn a_writer_waits_for_no_reader_and_fills_emptied_places_again() {
+        let current = Current::new(0);
+        let first = current.read();
+        (1..100).for_each(|number| current.write().replace(number));
+        assert_eq!((*first, *current.read()), (0, 99));
+        assert_eq!(current.places.lock().unwrap().len(), 3);
+        drop(first);
+        current.write().replace(100);
+        assert_eq!(current.places.lock().unwrap().len(), 3);
     }
 }

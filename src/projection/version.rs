@@ -15,6 +15,8 @@ pub(super) struct Version {
     pub(super) number: u64,
     pub(super) weights: Option<Weights>,
     held: Vec<Held>,
+    /// Whether all is held that any call may need.
+    is_complete: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -93,11 +95,11 @@ impl Version {
             bias: !matches!(content.bias, VectorSource::Absent),
             norm: !matches!(content.norm, VectorSource::Absent),
         };
-        Version {
-            number: self.number + 1,
-            weights: Some(weights),
-            held: stock.contents.iter().map(held).collect(),
-        }
+        let held: Vec<Held> = stock.contents.iter().map(held).collect();
+        let mut of_matrices = held.iter().zip(stock.form.matrices.iter().cycle());
+        let is_complete =
+            of_matrices.all(|(held, matrix)| held.weight && (held.bias || !matrix.has_bias));
+        Version { number: self.number + 1, weights: Some(weights), held, is_complete }
     }
 
     /// Refuses a call that needs what was not loaded, and names it.
@@ -107,6 +109,9 @@ impl Version {
         first_layer: i64,
         call: &Call,
     ) -> Result<&Weights, Error> {
+        if let (true, Some(weights)) = (self.is_complete, &self.weights) {
+            return Ok(weights);
+        }
         let mut missing = Vec::new();
         for layer in call.layer..call.layer + call.layer_count {
             for part in call.parts() {

@@ -3,6 +3,7 @@
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
+use std::ops::Range;
 
 /// One direction in which elements repeat.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,7 @@ pub struct Footprint {
 
 impl Footprint {
     /// Refuses a misaligned address, strides that do not nest, and what leaves the address space.
+    #[inline(always)]
     pub(super) fn new(
         name: &str,
         address: usize,
@@ -58,9 +60,10 @@ impl Footprint {
     }
 
     /// The same array elsewhere.
+    #[inline(always)]
     pub(super) fn moved_to(self, name: &str, address: usize, dtype: Dtype) -> Result<Self, Error> {
         ensure!(
-            address.is_multiple_of(dtype.bytes()),
+            address & (dtype.bytes() - 1) == 0,
             Misaligned,
             "{name}.data is {address:#x}, not a multiple of the {} bytes of {}",
             dtype.bytes(),
@@ -69,6 +72,7 @@ impl Footprint {
         self.placed(name, address)
     }
 
+    #[inline(always)]
     fn placed(self, name: &str, address: usize) -> Result<Self, Error> {
         let end = address.checked_add(self.span as usize);
         ensure!(end.is_some(), SizeOverflow, "{name} at {address:#x} leaves the address space");
@@ -76,6 +80,7 @@ impl Footprint {
     }
 
     /// The same array at an address that was checked.
+    #[inline(always)]
     pub(super) fn at(&self, address: usize) -> Self {
         Self { address, ..self.clone() }
     }
@@ -85,15 +90,19 @@ impl Footprint {
         self.address
     }
 
+    /// From its first byte to behind its last.
+    #[inline(always)]
+    pub fn range(&self) -> Range<usize> {
+        self.address..self.address + self.span as usize
+    }
+
     /// Whether the two have no byte in common, as far as can be told from ranges and strides.
+    #[inline(always)]
     pub fn is_disjoint_from(&self, other: &Footprint) -> bool {
         let (first, second) =
             if self.address <= other.address { (self, other) } else { (other, self) };
         let gap = second.address - first.address;
-        gap >= first.span as usize
-            || [first, second].iter().any(|footprint| {
-                footprint.periods().any(|period| disjoint_modulo(first, second, gap, period))
-            })
+        gap >= first.span as usize || are_interleaved(first, second, gap)
     }
 
     /// The strides in bytes at which something repeats.
@@ -117,6 +126,12 @@ impl Footprint {
     }
 }
 
+/// Whether some stride of either keeps the two apart.
+fn are_interleaved(first: &Footprint, second: &Footprint, gap: usize) -> bool {
+    let mut periods = first.periods().chain(second.periods());
+    periods.any(|period| disjoint_modulo(first, second, gap, period))
+}
+
 /// Whether the two arrays keep to different parts of every stretch of `period` bytes, as K and V
 /// do when they are interleaved.
 fn disjoint_modulo(first: &Footprint, second: &Footprint, gap: usize, period: i64) -> bool {
@@ -128,7 +143,29 @@ fn disjoint_modulo(first: &Footprint, second: &Footprint, gap: usize, period: i6
 }
 
 /// Elements from the first to behind the last; each stride must be at least the extent inside it.
+#[inline(always)]
 fn nested_extent(name: &str, axes: &Axes, names: [&str; 5]) -> Result<i64, Error> {
+    match extent_as_given(axes) {
+        Some(extent) => Ok(extent),
+        None => extent_in_order(name, axes, names),
+    }
+}
+
+/// The same for axes that nest as they are given, the last one innermost, which is the order of
+/// most views: their strides ascend then, so it is also the order that sorting finds.
+#[inline(always)]
+fn extent_as_given(axes: &Axes) -> Option<i64> {
+    let mut inside: i64 = 1;
+    for axis in axes.iter().rev().filter(|axis| axis.extent > 1) {
+        if axis.stride < inside {
+            return None;
+        }
+        inside = axis.reach()?.checked_add(inside)?;
+    }
+    Some(inside)
+}
+
+fn extent_in_order(name: &str, axes: &Axes, names: [&str; 5]) -> Result<i64, Error> {
     let mut inside: i64 = 1;
     for at in by_stride(axes).into_iter().filter(|&at| axes[at].extent > 1) {
         let axis = &axes[at];
@@ -145,8 +182,8 @@ fn nested_extent(name: &str, axes: &Axes, names: [&str; 5]) -> Result<i64, Error
     Ok(inside)
 }
 
-/// The axes from the smallest stride to the largest. Written out, since a forward does this for
-/// each of its views, and a general sort takes longer than the rest of the checks.
+/// The axes from the smallest stride to the largest. Written out, since a general sort takes longer
+/// than the rest of the checks.
 fn by_stride(axes: &Axes) -> [usize; 5] {
     let mut order = [0, 1, 2, 3, 4];
     const NETWORK: [(usize, usize); 9] =

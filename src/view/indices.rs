@@ -3,12 +3,14 @@
 
 use super::footprint::Footprint;
 use crate::error::{Error, ensure};
+use std::ops::Range;
 
 /// A list of 64-bit integers, each below a bound.
 #[derive(Clone, Debug)]
 pub struct Indices {
     bound: i64,
-    memory: Footprint,
+    address: usize,
+    count: i64,
 }
 
 impl Indices {
@@ -30,12 +32,13 @@ impl Indices {
             InvalidArgument,
             "{owner}.{bound_name} is {bound} with {owner}.{field}; it must be positive"
         );
-        Ok(Self { bound, memory: Footprint::integers(owner, address, count)? })
+        Footprint::integers(owner, address, count)?;
+        Ok(Self { bound, address, count })
     }
 
     /// Where the first integer is.
     pub fn address(&self) -> usize {
-        self.memory.address()
+        self.address
     }
 
     /// What each integer is below.
@@ -44,7 +47,12 @@ impl Indices {
     }
 
     /// The memory that is read.
-    pub fn footprint(&self) -> &Footprint {
-        &self.memory
+    pub fn footprint(&self) -> Footprint {
+        Footprint::integers("", self.address, self.count).expect("checked when it was made")
+    }
+
+    /// From its first byte to behind its last.
+    pub fn range(&self) -> Range<usize> {
+        self.address..self.address + self.count as usize * size_of::<i64>()
     }
 }

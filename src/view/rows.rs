@@ -18,6 +18,7 @@ pub struct Rows {
 impl Rows {
     /// `count` rows of `width` elements; a stride of 0 is packed. With a list, the rows that it
     /// names of the buffer that it bounds.
+    #[inline(always)]
     pub fn new(
         name: &str,
         address: usize,

@@ -36,10 +36,7 @@ impl Rows<'_> {
     pub(super) fn of(&self, part: Part) -> Vec<Range> {
         let mut runs: Vec<Range> = Vec::new();
         let mut begin = 0;
-        if self.shard.heads(part).count == 0 {
-            return runs;
-        }
-        for group in 0..self.group_count() {
+        for group in self.groups() {
             for &member in self.parts {
                 let (heads, width) = (self.heads_in(group, member), self.spec.width(member));
                 if member == part {
@@ -66,6 +63,16 @@ impl Rows<'_> {
     fn heads_in(&self, group: i64, part: Part) -> Range {
         let count = self.spec.heads(part) / self.group_count();
         Range { begin: group * count, count }.overlap(self.heads(part))
+    }
+
+    /// The groups that the tensor has heads of, which may be few of a spec's many.
+    fn groups(&self) -> std::ops::Range<i64> {
+        let groups = self.parts.iter().filter_map(|&part| {
+            let (heads, size) = (self.heads(part), self.spec.heads(part) / self.group_count());
+            (heads.count > 0).then(|| (heads.begin / size, (heads.end() - 1) / size + 1))
+        });
+        let union = |a: (i64, i64), b: (i64, i64)| (a.0.min(b.0), a.1.max(b.1));
+        groups.reduce(union).map_or(0..0, |(begin, end)| begin..end)
     }
 
     fn group_count(&self) -> i64 {
@@ -184,6 +191,16 @@ mod tests {
         ] {
             ensure_every_cut_is_right(&spec, &shard(&spec, query, key_value));
         }
+    }
+
+    #[test]
+    fn a_shard_of_a_few_heads_is_cut_at_once_whatever_the_spec_has() {
+        let spec = spec(1 << 40, 1 << 40);
+        let heads = range((1 << 40) - 2, 2);
+        let (shard, parts) = (&shard(&spec, heads, heads), &QKV);
+        let (extent, order) = (Extent::Shard, FusedOrder::PerHead);
+        let rows = Rows { spec: &spec, shard, parts, extent, order };
+        assert_eq!(rows.of(Part::Key), [range(2, 2), range(7, 2)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A projection over random weights, its inputs in any dtype, and what it should give.
 
-use super::reference::Reference;
+use super::reference::{Finish, Reference};
 use std::sync::Arc;
 use xqkv::backend::{self, Backend, Choice, InstructionSet, Lane, Numerics};
 use xqkv::dtype::{Dtype, Element, bf16, f16};
@@ -144,7 +144,9 @@ impl Case {
     pub fn exact(&self, part: Part, rows: &Elements) -> Reference {
         let bias = self.spec.bias[part].then_some(&self.biases[part][..]);
         let inner = self.spec.inputs(part) as usize;
-        Reference::new(&rows.numbers(), inner, &self.weights[part].numbers(), bias)
+        let (weights, width) = (self.weights[part].numbers(), self.spec.width(part) as usize);
+        let finish = Finish { scale: 1.0, norm: None };
+        Reference::new(&rows.numbers(), inner, &weights, bias, width, &finish)
     }
 }
 

@@ -62,11 +62,11 @@ fn copy_libraries(bundle: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The C suite. The programs of ctests/cuda stay at home: they ask the simulator what was called.
+/// The C suite, and the engines'. The programs of ctests/cuda stay at home: they ask the simulator what was called.
 fn compile_tests(bundle: &Path) -> Result<(), String> {
     let folder = bundle.join("ctests");
     create(&folder)?;
-    for source in c_sources("ctests", "test_")? {
+    for source in [c_sources("ctests", "test_")?, c_sources("ctests/engines", "")?].concat() {
         compile(&source, &folder.join(stem(&source)), bundle)?;
     }
     Ok(())

@@ -110,6 +110,34 @@ def test_a_norm_has_a_weight_of_its_own():
             update.put(0, xqkv.Part.QUERY, np.ones(2, np.float32), kind=xqkv.Kind.NORM)
 
 
+def projected(context, rows, weight):
+    with context, xqkv.Projection(context, spec(decoder_width=256, query_heads=8, head_width=32)) as projection:
+        context.close()
+        with projection.update() as update:
+            update.put(0, xqkv.Part.QUERY, weight)
+        gc.collect()
+        return projection.forward(decoder=rows).query
+
+
+def test_an_executor_does_the_hosts_work_with_the_same_bits():
+    rows, weight = np.random.default_rng(1).standard_normal((2, 256, 256), np.float32)
+    expected, seen = projected(xqkv.Context(), rows, weight), set()
+
+    def noted(task, index):
+        seen.add(threading.get_ident())
+        task(index)
+
+    with ThreadPoolExecutor(3) as pool:
+        context = xqkv.Context(
+            thread_count=3, parallel_for=lambda count, task: list(pool.map(lambda at: noted(task, at), range(count)))
+        )
+        assert projected(context, rows, weight).tobytes() == expected.tobytes()
+    assert seen and threading.get_ident() not in seen
+    with pytest.raises(xqkv.XqkvError, match="skipped 2") as caught:
+        projected(xqkv.Context(thread_count=3, parallel_for=lambda count, task: task(0)), rows, weight)
+    assert caught.value.status == xqkv.Status.CALLBACK_FAILED and caught.value.effect.name == "OUTPUTS_UNDEFINED"
+
+
 def test_threads_project_side_by_side():
     rows, failures = np.arange(400, dtype=np.float32).reshape(100, 4) % 7, []
     with xqkv.Context(thread_count=2) as context, xqkv.Projection(context, spec()) as projection:
@@ -127,28 +155,6 @@ def test_threads_project_side_by_side():
         for thread in threads:
             thread.join()
     assert not failures
-
-
-def test_a_pool_of_the_callers_brings_the_threads_and_changes_no_bit():
-    width = 256
-    rows = np.random.default_rng(3).standard_normal((64, width), np.float32)
-    wide = spec(decoder_width=width, encoder_width=width, head_width=width // 2)
-    counts, results = [], []
-
-    def parallel_for(count, task):
-        counts.append(count)
-        list(pool.map(task, range(count)))
-
-    with ThreadPoolExecutor(3) as pool:
-        for arguments in ({"thread_count": 1}, {"thread_count": 3, "parallel_for": parallel_for}):
-            with xqkv.Context(**arguments) as context:
-                projection = xqkv.Projection(context, wide)
-            with projection, projection.update() as update:
-                update.put(0, xqkv.Part.QUERY, rows[:1].T * rows[:1])
-                update.commit()
-                gc.collect()
-                results.append(projection.forward(rows).query)
-    assert counts and set(counts) <= {2, 3} and np.array_equal(*results)
 
 
 def test_a_pool_that_raises_fails_the_forward(monkeypatch):

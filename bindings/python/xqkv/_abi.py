@@ -5,7 +5,11 @@ import enum
 
 XQKV_VERSION_ABI = 1
 
-xqkv_log_callback = ctypes.CFUNCTYPE(None, *[ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p])
+xqkv_log_callback = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)
+
+xqkv_task = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
+
+xqkv_parallel_for_callback = ctypes.CFUNCTYPE(None, ctypes.c_int64, xqkv_task, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class xqkv_status(enum.IntEnum):
@@ -197,7 +201,7 @@ class xqkv_context_options(ctypes.Structure):
         ("allocate", ctypes.c_void_p),
         ("free", ctypes.c_void_p),
         ("allocator_user", ctypes.c_void_p),
-        ("parallel_for", ctypes.c_void_p),
+        ("parallel_for", xqkv_parallel_for_callback),
         ("parallel_for_user", ctypes.c_void_p),
         ("cuda_context", ctypes.c_void_p),
         ("cublaslt_handle", ctypes.c_void_p),

@@ -6,12 +6,17 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from ._abi import xqkv_backend, xqkv_context_info, xqkv_context_options, xqkv_instruction_set
+from ._abi import (
+    xqkv_backend,
+    xqkv_context_info,
+    xqkv_context_options,
+    xqkv_instruction_set,
+    xqkv_parallel_for_callback,
+)
 from ._library import Handle, call, created, initialised
 
-ParallelFor = Callable[[int, Callable[[int], None]], object]
-_Task = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
-_ParallelFor = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+ParallelFor = Callable[[int, Callable[[int], None]], None]
 
 
 class Context(Handle):
@@ -24,20 +29,22 @@ class Context(Handle):
         device: int = 0,
         thread_count: int = 0,
         instruction_set: int = xqkv_instruction_set.AUTO,
-        parallel_for: ParallelFor | None = None,
         cuda_context: int | None = None,
         cublaslt_handle: int | None = None,
+        parallel_for: ParallelFor | None = None,
     ) -> None:
-        """`parallel_for(count, task)` runs task(index) for each index below count on threads of the caller's, and
-        returns when all have returned; what it raises is printed, and the forward fails. The CUcontext and the
-        cublasLtHandle_t are addresses, lent for as long as the context and its projections live."""
+        """The CUcontext and the cublasLtHandle_t are addresses, lent for as long as the context and its projections
+        live. `parallel_for(count, task)` calls task(index) once for each index below count, on threads of its own, and
+        returns when all are done; the host's work is then done on these, and `thread_count` says how many they are."""
         options = initialised(xqkv_context_options)
         options.backend, options.device = backend, device
         options.thread_count = thread_count
         options.instruction_set = instruction_set
-        self.callback = None if parallel_for is None else _ParallelFor(_runner(parallel_for))
-        options.parallel_for = ctypes.cast(self.callback, ctypes.c_void_p) if self.callback else None
         options.cuda_context, options.cublaslt_handle = cuda_context, cublaslt_handle
+        # The library may call it until the last projection is gone, so projections keep it as well.
+        self.parallel_for = None if parallel_for is None else _callback(parallel_for)
+        if self.parallel_for is not None:
+            options.parallel_for = self.parallel_for
         super().__init__(created("xqkv_context_create", ctypes.byref(options)), "xqkv_context_destroy")
 
     def reclaim(self, *streams: int) -> int:
@@ -94,11 +101,8 @@ class Context(Handle):
         return int(self._info().cublaslt_version)
 
 
-def _runner(parallel_for: ParallelFor) -> Callable[[int, int, int, Any], None]:
-    """The function that C calls. Python's lock is let go while a task runs."""
+def _callback(parallel_for: ParallelFor) -> Any:
+    def run(count: int, task: Callable[[int, int | None], None], task_user: int | None, _: int | None) -> None:
+        parallel_for(count, lambda index: task(index, task_user))
 
-    def run(count: int, task: int, task_user: int, _: Any) -> None:
-        call = _Task(task)
-        parallel_for(count, lambda index: call(index, task_user))
-
-    return run
+    return xqkv_parallel_for_callback(run)

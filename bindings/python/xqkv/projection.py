@@ -40,9 +40,7 @@ class Projection(Handle):
         options = ctypes.byref(chosen.with_flags(flags))
         handle = created("xqkv_projection_create", context.handle, ctypes.byref(spec), options)
         super().__init__(handle, "xqkv_projection_destroy")
-        # The library calls it for as long as the projection lives, which the context need not.
-        self._callback = context.callback
-        self.spec = spec
+        self.spec, self._parallel_for = spec, context.parallel_for
         self.device = context.device if context.backend == xqkv_backend.CUDA else None
         self.shard = initialised(xqkv_shard)
         call("xqkv_projection_get_shard", handle, ctypes.byref(self.shard))

@@ -235,7 +235,7 @@ fn stores_agree(run: Run, random: &mut Random, shape: [i64; 3], view: [i64; 5]) 
             .flat_map(|dtype| [(dtype, false), (dtype, true)])
     {
         let size = if dtype == 1 { 4 } else { 2 };
-        let (count, has_slots) = ((rows * heads * width) as usize, random.next() % 2 == 0);
+        let (count, has_slots) = ((rows * heads * width) as usize, random.next().is_multiple_of(2));
         let slot = |row: i64| if row % 4 == 3 { -1 - row } else { rows - row };
         let slots = (0..rows).flat_map(|row| slot(row).to_ne_bytes());
         let slots = slots.take(if has_slots { usize::MAX } else { 0 }).collect();

@@ -132,10 +132,16 @@ pub(super) fn cublaslt() -> Result<&'static CublasLt, Error> {
 
 impl CublasLt {
     /// An error for any status but success, in the library's words.
+    #[inline]
     pub(super) fn check(&self, function: &str, status: c_int) -> Result<(), Error> {
-        if status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS as c_int {
-            return Ok(());
+        match status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS as c_int {
+            true => Ok(()),
+            false => Err(self.failure(function, status)),
         }
+    }
+
+    #[cold]
+    fn failure(&self, function: &str, status: c_int) -> Error {
         let kind = match status == sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED as c_int {
             true => Status::OutOfMemory,
             false => Status::DeviceRefused,
@@ -147,7 +153,7 @@ impl CublasLt {
             // SAFETY: as above.
             false => unsafe { CStr::from_ptr(name) }.to_string_lossy(),
         };
-        Err(Error::new(kind, format!("{function} answered {status} ({name})")))
+        Error::new(kind, format!("{function} answered {status} ({name})"))
     }
 
     /// D = alpha · op(A) · op(B) + beta · C with accumulation in f32.

@@ -118,15 +118,21 @@ impl Driver {
     }
 
     /// An error for any status but success, in the driver's words.
+    #[inline]
     pub(super) fn check(&self, function: &str, status: c_int) -> Result<(), Error> {
-        if status == sys::CUresult::CUDA_SUCCESS as c_int {
-            return Ok(());
+        match status == sys::CUresult::CUDA_SUCCESS as c_int {
+            true => Ok(()),
+            false => Err(self.failure(function, status)),
         }
+    }
+
+    #[cold]
+    fn failure(&self, function: &str, status: c_int) -> Error {
         let kind = match status == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as c_int {
             true => Status::OutOfMemory,
             false => Status::DeviceRefused,
         };
-        Err(Error::new(kind, format!("{function} answered {}", self.describe(status))))
+        Error::new(kind, format!("{function} answered {}", self.describe(status)))
     }
 
     fn describe(&self, status: c_int) -> String {

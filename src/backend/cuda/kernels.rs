@@ -20,8 +20,9 @@ const WARPS: u32 = 8;
 /// No grid is larger in a dimension, as devices have it; the kernels take the rest in more turns.
 const MOST_BLOCKS: u64 = 65535;
 
-/// `staged[rows, width]` = the rows of `source` that `list` names: `list[row] * row_stride` elements
-/// behind its first. A row that is not in `0..buffer_rows` becomes NaN, and nothing is read.
+/// `staged[rows, width]` = the rows of `source` that `list` names, each `list[row] * row_stride`
+/// elements behind its first. A row that is not in `0..buffer_rows` becomes NaN, and nothing is
+/// read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gather {

@@ -37,8 +37,8 @@ pub(super) struct Places {
 /// One matmul with everything about this call filled in but its starts.
 pub(super) struct Filled<'a> {
     pub(super) prepared: &'a Prepared,
-    pub(super) rows: Layout,
-    pub(super) view: Layout,
+    /// Copies of B's and D's, where this call's are not as planned.
+    pub(super) layouts: Option<(Layout, Layout)>,
     /// A copy where this call's biases are set in it.
     pub(super) operation: Option<Operation>,
     pub(super) row_count: usize,
@@ -133,21 +133,21 @@ impl<'a> Launch<'a> {
     fn fill<'b>(&self, side: &Side<'_>, prepared: &'b Prepared) -> Result<Filled<'b>, Error> {
         let cublaslt = self.context.cublaslt;
         let row_count = side.rows.count() as usize;
-        let (rows, mut view) = prepared.sized(cublaslt, row_count)?;
+        let mut layouts = None;
+        if row_count != prepared.most_rows {
+            layouts = Some(prepared.sized(cublaslt, row_count)?);
+        }
         let matmul = &prepared.matmul;
-        if matmul.batches_pair()
-            && let [Some(first), Some(second)] = side.outputs
-        {
-            let bytes = second.view.address(0) as i64 - first.view.address(0) as i64;
+        if let Some(distance) = moved_pair(side, matmul) {
             let offset =
                 sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
-            let distance = bytes / matmul.dtype.bytes() as i64;
-            cublaslt.set_layout(&mut view, offset, distance)?;
+            let (_, view) = layouts.get_or_insert((prepared.rows, prepared.view));
+            cublaslt.set_layout(view, offset, distance)?;
         }
         let stack = self.form(side).stack;
         let bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
         let operation = bias.map(|_| prepared.operation);
-        Ok(Filled { prepared, rows, view, operation, row_count, bias })
+        Ok(Filled { prepared, layouts, operation, row_count, bias })
     }
 
     /// Writes staged results where they go.
@@ -269,6 +269,8 @@ impl Filled<'_> {
     ) -> Result<(), Error> {
         let (cublaslt, prepared) = (context.cublaslt, self.prepared);
         let (alpha, beta) = (prepared.matmul.scale, f32::from(prepared.matmul.accumulates));
+        let planned = (&prepared.rows, &prepared.view);
+        let (row_layout, view_layout) = self.layouts.as_ref().map_or(planned, |(b, d)| (b, d));
         let view = places.view as *mut c_void;
         let workspace = match choice.workspace_bytes {
             0 => null_mut(),
@@ -283,12 +285,12 @@ impl Filled<'_> {
                 places.weights as *const c_void,
                 &prepared.weights,
                 places.rows as *const c_void,
-                &self.rows,
+                row_layout,
                 from_ref(&beta).cast(),
                 view,
-                &self.view,
+                view_layout,
                 view,
-                &self.view,
+                view_layout,
                 &choice.algorithm,
                 workspace,
                 choice.workspace_bytes,
@@ -303,6 +305,18 @@ impl Filled<'_> {
         let matmul = &self.prepared.matmul;
         (matmul.outputs * matmul.batch_count() * self.row_count * inputs) as u64
     }
+}
+
+/// Elements from the first view to the second, where they are a batch and not as far apart as in
+/// the plan's descriptor.
+fn moved_pair(side: &Side<'_>, matmul: &Matmul) -> Option<i64> {
+    let (true, [Some(first), Some(second)]) = (matmul.batches_pair(), &side.outputs) else {
+        return None;
+    };
+    let bytes = second.view.address(0) as i64 - first.view.address(0) as i64;
+    let element = matmul.dtype.bytes() as i64;
+    let planned = matmul.batch.map(|axis| axis.view * element);
+    (planned != Some(bytes)).then(|| bytes / element)
 }
 
 fn view_address(side: &Side<'_>, start: &Start, matmul: &Matmul) -> usize {

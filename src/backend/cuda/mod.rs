@@ -158,11 +158,7 @@ impl Backend for Cuda {
 
     fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error> {
         let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
-        for (number, side) in job.sides.iter().enumerate() {
-            if let Some(side) = side {
-                plan.ensure_suits(number, &side_shape(job, side, weights)?)?;
-            }
-        }
+        (0..job.sides.len()).try_for_each(|number| plan.ensure_suits(number, job, weights))?;
         Ok(())
     }
 

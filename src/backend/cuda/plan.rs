@@ -6,8 +6,9 @@ use super::kernels::Kernels;
 use super::memory::Heap;
 use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
 use super::scratch::Scratch;
+use super::shape::{relation, side_shape};
 use super::timing::Timer;
-use super::weights::DeviceWeights;
+use super::weights::{Arrangement, DeviceWeights};
 use crate::backend::{Info, Job, PlanOptions, Side};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 /// Everything that a forward needs beside addresses and rows.
 pub(super) struct DevicePlan {
     pub(super) sides: [Option<SidePlan>; 2],
+    /// How the weights lay, if they were all ours.
+    pub(super) arrangement: Option<Arrangement>,
     pub(super) scratch: Scratch,
     /// If any side takes them.
     pub(super) kernels: Option<Kernels>,
@@ -29,21 +32,22 @@ pub(super) struct SidePlan {
     pub(super) matmuls: Vec<Prepared>,
 }
 
-/// One matmul with its descriptors; columns of B and D, a pair's distance and the bias's address
-/// are set on copies of them for each call.
+/// One matmul with its descriptors; columns of B and D and a pair's distance where they are not
+/// these, and the bias's address are set on copies of them for each call.
 pub(super) struct Prepared {
     pub(super) matmul: Matmul,
     pub(super) operation: Operation,
     pub(super) weights: Layout,
     pub(super) rows: Layout,
     pub(super) view: Layout,
-    /// The most rows that each serves, ascending.
+    /// What the layouts have as their columns.
+    pub(super) most_rows: usize,
+    /// As `bucket_bounds` has them.
     buckets: Vec<Bucket>,
 }
 
 /// What serves calls of up to so many rows.
 struct Bucket {
-    most_rows: usize,
     /// The best with the workspace that it wants.
     fast: Choice,
     /// The best without any.
@@ -73,28 +77,52 @@ pub(super) struct Planner<'a> {
 
 impl DevicePlan {
     /// Refuses a job whose weights or views lie otherwise than the plan's.
-    pub(super) fn ensure_suits(&self, number: usize, given: &SideShape) -> Result<(), Error> {
-        let planned = self.sides[number].as_ref().ok_or_else(|| mismatch("the side"))?;
+    pub(super) fn ensure_suits(
+        &self,
+        number: usize,
+        job: &Job<'_>,
+        weights: &DeviceWeights,
+    ) -> Result<(), Error> {
+        let (Some(side), planned) = (&job.sides[number], self.sides[number].as_ref()) else {
+            return Ok(());
+        };
+        let planned = planned.ok_or_else(|| mismatch("the side"))?;
+        let given = relation(side);
         ensure!(
-            given.same_layout(&planned.shape),
+            self.lies_alike(planned, job, side, weights)?,
             PlanMismatch,
             "the weights lie otherwise than when the plan was made, since others were borrowed; \
              make the plan anew"
         );
         let suits = |prepared: &Prepared| match prepared.matmul.needs {
             Needs::Nothing => true,
-            Needs::Behind => matches!(given.relation, Relation::Behind(_)),
-            Needs::Exactly(relation) => relation == given.relation,
+            Needs::Behind => matches!(given, Relation::Behind(_)),
+            Needs::Exactly(relation) => relation == given,
         };
         ensure!(
             planned.matmuls.iter().all(suits),
             PlanMismatch,
             "key and value lie otherwise to each other ({:?}) than when the plan was made ({:?}); \
              make a plan for this",
-            given.relation,
+            given,
             planned.shape.relation
         );
         Ok(())
+    }
+
+    /// Whether the weights lie as planned. Those that are all ours and arranged in the same way lie
+    /// alike in every layer, so nothing is left to compare: rows and views are known to be alike.
+    fn lies_alike(
+        &self,
+        planned: &SidePlan,
+        job: &Job<'_>,
+        side: &Side<'_>,
+        weights: &DeviceWeights,
+    ) -> Result<bool, Error> {
+        let compared = || Ok(side_shape(job, side, weights)?.same_layout(&planned.shape));
+        let is_arranged = self.arrangement.as_ref().is_some_and(|known| weights.has(known));
+        debug_assert!(!is_arranged || compared() == Ok(true), "{}", side.name);
+        if is_arranged { Ok(true) } else { compared() }
     }
 }
 
@@ -117,7 +145,8 @@ impl Planner<'_> {
     ) -> Result<DevicePlan, Error> {
         let takes_kernels = sides.iter().flatten().any(SidePlan::takes_kernels);
         let kernels = takes_kernels.then(|| self.heap.context.kernels()).transpose()?;
-        Ok(DevicePlan { scratch: Scratch::of(job, &sides)?, sides, kernels })
+        let (scratch, arrangement) = (Scratch::of(job, &sides)?, self.weights.arrangement());
+        Ok(DevicePlan { sides, arrangement, scratch, kernels })
     }
 
     /// Plans one side for at most the rows it has.
@@ -160,6 +189,7 @@ impl Planner<'_> {
             weights: weight_layout(cublaslt, &matmul, job.form.dtype, shape.inputs)?,
             rows: row_layout(cublaslt, &matmul, job.form.dtype, shape, rows)?,
             view: view_layout(cublaslt, &matmul, rows)?,
+            most_rows: rows,
             buckets: Vec::new(),
             matmul,
         };
@@ -197,7 +227,7 @@ impl Planner<'_> {
         };
         let fast = choose(self.workspace_limit(job))?;
         let bare = if fast.workspace_bytes == 0 { fast } else { choose(0)? };
-        Ok(Bucket { most_rows: most, fast, bare })
+        Ok(Bucket { fast, bare })
     }
 
     /// What cuBLASLt offers for the most of these rows and is able to run with the fewest as well,
@@ -307,8 +337,7 @@ impl Choice {
 impl Prepared {
     /// The algorithm for so many rows with so much workspace.
     pub(super) fn choice(&self, rows: usize, workspace_bytes: usize) -> &Choice {
-        let place = self.buckets.partition_point(|bucket| bucket.most_rows < rows);
-        let bucket = &self.buckets[place.min(self.buckets.len() - 1)];
+        let bucket = &self.buckets[bucket_of(rows).min(self.buckets.len() - 1)];
         match bucket.fast.workspace_bytes <= workspace_bytes {
             true => &bucket.fast,
             false => &bucket.bare,
@@ -337,6 +366,12 @@ fn bucket_bounds(most: usize, batch_invariant: bool) -> Vec<usize> {
     let mut bounds: Vec<usize> = if batch_invariant { Vec::new() } else { powers.collect() };
     bounds.push(most);
     bounds
+}
+
+/// Where the first bound is that is not less than the rows, if there are so many bounds; the last
+/// one serves all others.
+fn bucket_of(rows: usize) -> usize {
+    rows.next_power_of_two().trailing_zeros() as usize
 }
 
 fn nothing_found(prepared: &Prepared, job: &Job<'_>, rows: usize) -> Error {
@@ -413,4 +448,20 @@ fn batched(
         cublaslt.set_layout(&mut layout, offset, step)?;
     }
     Ok(layout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_to_the_first_bucket_that_serves_them() {
+        for (most, batch_invariant) in (1..200).flat_map(|most| [(most, false), (most, true)]) {
+            let bounds = bucket_bounds(most, batch_invariant);
+            for rows in 1..=most {
+                let found = bucket_of(rows).min(bounds.len() - 1);
+                assert_eq!(found, bounds.partition_point(|&bound| bound < rows));
+            }
+        }
+    }
 }

@@ -150,8 +150,9 @@ fn are_stacked(job: &Job<'_>, side: &Side<'_>, weights: &DeviceWeights) -> Resul
     Ok(true)
 }
 
-fn relation(side: &Side<'_>) -> Relation {
-    let [Some(first), Some(second)] = side.outputs else {
+/// How a side's views lie to each other.
+pub(super) fn relation(side: &Side<'_>) -> Relation {
+    let [Some(first), Some(second)] = &side.outputs else {
         return Relation::Apart;
     };
     let has_strides = first.view.has_layer_stride() && second.view.has_layer_stride();

@@ -115,7 +115,8 @@ impl<'a> Timer<'a> {
             let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
             cublaslt.set_operation(operation, pointer, self.bias_address)?;
         }
-        Ok(Filled { prepared, rows, view, operation, row_count, bias: None })
+        let layouts = Some((rows, view));
+        Ok(Filled { prepared, layouts, operation, row_count, bias: None })
     }
 
     /// Runs a candidate once and tells how many milliseconds it took.

@@ -23,10 +23,12 @@ use std::sync::Arc;
 pub(super) struct DeviceWeights {
     /// Kept for its address's life.
     block: Option<Block>,
-    layout: Layout,
+    layout: Arc<Layout>,
     /// Layer by layer, matrix by matrix.
     places: Vec<Option<Borrowed>>,
     is_ours: Vec<bool>,
+    /// Whether no place is borrowed.
+    is_all_ours: bool,
     biases: Vec<Option<Arc<[f32]>>>,
     norms: Vec<Option<Arc<[f32]>>>,
 }
@@ -60,6 +62,10 @@ struct BiasStack {
     /// For each matrix, elements before its own in a layer.
     offsets: Vec<usize>,
 }
+
+/// How weights lie that are all in their block, in which every layer lies like the others. Versions
+/// share it for as long as it stays the same.
+pub(super) struct Arrangement(Arc<Layout>);
 
 /// The biases that one kind of output takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,17 +188,20 @@ impl DeviceWeights {
         stock: &Stock<'_>,
         before: Option<&DeviceWeights>,
     ) -> Result<DeviceWeights, Error> {
-        let layout = Layout::of(stock.form, &owned(stock, before))?;
+        let layout = shared_layout(Layout::of(stock.form, &owned(stock, before))?, before);
         let block = match layout.bytes {
             0 => None,
             bytes => Some(heap.allocate(bytes)?),
         };
         let base = block.as_ref().map_or(0, Block::address);
         let places = places(stock, before, &layout, base);
-        let is_ours = (0..places.len()).map(|place| is_ours(stock, before, place)).collect();
+        let is_ours: Vec<bool> =
+            (0..places.len()).map(|place| is_ours(stock, before, place)).collect();
+        let is_all_ours =
+            places.iter().zip(&is_ours).all(|(place, &is_ours)| place.is_none() || is_ours);
         let biases = vectors(stock, |content| content.bias, before.map(|before| &*before.biases));
         let norms = vectors(stock, |content| content.norm, before.map(|before| &*before.norms));
-        let made = DeviceWeights { block, layout, places, is_ours, biases, norms };
+        let made = DeviceWeights { block, layout, places, is_ours, is_all_ours, biases, norms };
         match made.fill(heap, stock, before) {
             Ok(()) => Ok(made),
             Err(error) => {
@@ -202,6 +211,16 @@ impl DeviceWeights {
                 Err(error)
             }
         }
+    }
+
+    /// How the weights lie, if none is borrowed.
+    pub(super) fn arrangement(&self) -> Option<Arrangement> {
+        self.is_all_ours.then(|| Arrangement(self.layout.clone()))
+    }
+
+    /// Whether the weights are all ours, and lie like this.
+    pub(super) fn has(&self, arrangement: &Arrangement) -> bool {
+        self.is_all_ours && Arc::ptr_eq(&self.layout, &arrangement.0)
     }
 
     fn discard(self) {
@@ -314,6 +333,12 @@ impl DeviceWeights {
         let base = self.block.as_ref().map_or(0, Block::address);
         Some(base + begin + layer * norm.width * Dtype::F32.bytes())
     }
+}
+
+/// The layout that the version before has, if it is equal.
+fn shared_layout(layout: Layout, before: Option<&DeviceWeights>) -> Arc<Layout> {
+    let shared = before.map(|before| &before.layout).filter(|&before| **before == layout);
+    shared.cloned().unwrap_or_else(|| Arc::new(layout))
 }
 
 fn places(

@@ -134,10 +134,80 @@ impl<'a> Job<'a> {
         }
         let message = format!(
             "parallel_for was given a count of {count}; it skipped {skipped}, repeated {repeated}, \
-             ran {foreign} of another index and returned before {unfinished} had ended; it must run \
-             task(index, task_user) once for each index from 0 to {} and return when all are done",
+             ran {foreign} of another index and returned before {unfinished} had ended; it must \
+             run task(index, task_user) once for each index from 0 to {} and return when all are \
+             done",
             count - 1
         );
         Err(Error::new(Status::CallbackFailed, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log;
+
+    fn engine(parallel_for: impl Fn(usize, usize) + Send + Sync + 'static) -> Engine {
+        Engine { thread_count: 4, parallel_for: Box::new(parallel_for) }
+    }
+
+    fn in_order(count: usize, ticket: usize) {
+        (0..count).for_each(|part| run_part(ticket, part as i64));
+    }
+
+    /// Runs many tasks and tells how often each was run.
+    fn runs(engine: &Engine) -> Result<Vec<usize>, Error> {
+        let runs: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+        engine.run(runs.len(), &|index| {
+            runs[index].fetch_add(1, Ordering::Relaxed);
+        })?;
+        Ok(runs.into_iter().map(AtomicUsize::into_inner).collect())
+    }
+
+    #[test]
+    fn every_task_runs_once_on_the_engines_threads() {
+        let threads = engine(|count, ticket| {
+            std::thread::scope(|scope| {
+                (0..count).for_each(|part| drop(scope.spawn(move || run_part(ticket, part as i64))))
+            })
+        });
+        (0..100).for_each(|_| assert_eq!(runs(&threads).unwrap(), [1; 100]));
+    }
+
+    #[test]
+    fn a_repeated_part_runs_no_task_again() {
+        let repeated = engine(|count, ticket| {
+            in_order(count, ticket);
+            in_order(count, ticket);
+        });
+        let error = runs(&repeated).unwrap_err();
+        assert!(error.status == Status::CallbackFailed && error.message.contains("repeated 4"));
+    }
+
+    #[test]
+    fn a_panic_does_not_reach_the_engine_and_its_tickets_are_void() {
+        static KEPT: AtomicUsize = AtomicUsize::new(0);
+        let threads = engine(|count, ticket| {
+            KEPT.store(ticket, Ordering::Relaxed);
+            in_order(count, ticket);
+        });
+        let message = log::caught(|| threads.run(100, &|index| assert!(index != 57, "planted")));
+        assert!(message.unwrap_err().contains("planted"));
+        in_order(4, KEPT.load(Ordering::Relaxed));
+        assert_eq!(runs(&threads).unwrap(), [1; 100]);
+    }
+
+    #[test]
+    fn jobs_beyond_the_places_run_on_their_callers() {
+        static DEPTH: AtomicUsize = AtomicUsize::new(0);
+        fn nested(count: usize, ticket: usize) {
+            if DEPTH.fetch_add(1, Ordering::Relaxed) < 100 {
+                assert_eq!(runs(&engine(nested)).unwrap(), [1; 100]);
+            }
+            in_order(count, ticket);
+        }
+        assert_eq!(runs(&engine(nested)).unwrap(), [1; 100]);
+        assert!(DEPTH.load(Ordering::Relaxed) <= PLACES.len());
     }
 }

@@ -31,9 +31,10 @@ pub(super) unsafe fn ensure_indices(job: &Job<'_>) -> Result<(), Error> {
             // SAFETY: passed on.
             unsafe { ensure_row_list(side.name, list, side.rows.count()) }?;
         }
-        // SAFETY: passed on; the workspace is large enough.
-        side.outputs()
-            .try_for_each(|output| unsafe { ensure_slots(output.name, output.view, scratch) })?;
+        side.outputs().try_for_each(|output| {
+            // SAFETY: passed on; the workspace is large enough.
+            unsafe { ensure_slots(output.name, output.view, scratch) }
+        })?;
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ use xqkv::capi::update::*;
 use xqkv::dtype::Dtype;
 use xqkv::error::Status;
 
+use crate::tensors::Tensor;
+
 pub use crate::tensors::Outcome;
 
 /// Makes a call and turns its status and message into text.
@@ -154,41 +156,26 @@ pub fn whole() -> xqkv_projection_options {
 pub struct Projection(*mut xqkv_projection);
 
 impl Projection {
+    /// Makes a projection and fills it in one update.
     pub fn load(
         context: &Context,
         spec: &xqkv_spec,
         options: &xqkv_projection_options,
-        checkpoint: &Checkpoint,
-        norms: &[NormWeight],
+        fill: impl FnOnce(&Update) -> Outcome<()>,
     ) -> Outcome<Self> {
-        let mut handle = null_mut();
+        let (mut handle, mut update) = (null_mut(), null_mut());
         // SAFETY: live handles and initialised structs.
         checked(|error| unsafe {
             xqkv_projection_create(context.0, spec, options, &mut handle, error)
         })?;
         let projection = Self(handle);
-        projection.fill(checkpoint, norms)?;
-        Ok(projection)
-    }
-
-    /// Loads the weights in one update, and these norms' beside the checkpoint's.
-    fn fill(&self, checkpoint: &Checkpoint, norms: &[NormWeight]) -> Outcome<()> {
-        let mut update = null_mut();
         // SAFETY: a live handle and a place for the update.
-        checked(|error| unsafe { xqkv_update_begin(self.0, &mut update, error) })?;
-        let read = checked(|error| {
-            // SAFETY: a live handle and an initialised struct.
-            unsafe { xqkv_update_read_checkpoint(update, &checkpoint.plain, error) }
-        });
-        let put = read.and_then(|()| norms.iter().try_for_each(|norm| norm.put(update)));
-        let committed = put.and_then(|()| {
-            // SAFETY: a live handle.
-            checked(|error| unsafe { xqkv_update_commit(update, null_mut(), error) })
-        });
-        committed.inspect_err(|_| {
-            // SAFETY: not committed, so still a live handle.
-            unsafe { xqkv_update_abandon(update, null_mut()) };
-        })
+        checked(|error| unsafe { xqkv_update_begin(projection.0, &mut update, error) })?;
+        let update = Update(update);
+        fill(&update)?;
+        // SAFETY: a live handle.
+        checked(|error| unsafe { xqkv_update_commit(update.0, null_mut(), error) })?;
+        Ok(projection)
     }
 
     pub fn shard(&self) -> Outcome<xqkv_shard> {
@@ -227,24 +214,40 @@ impl Drop for Projection {
     }
 }
 
-/// Weights of the norm of Q (part 0) or K (part 1), one for each lane of a head.
-pub struct NormWeight {
-    pub layer: i64,
-    pub part: usize,
-    pub elements: Vec<f32>,
+/// Weights that are not committed yet.
+pub struct Update(*mut xqkv_update);
+
+impl Update {
+    /// All that the spec has.
+    pub fn read(&self, checkpoint: &Checkpoint) -> Outcome<()> {
+        let plain = &checkpoint.plain;
+        // SAFETY: a live handle and an initialised struct.
+        checked(|error| unsafe { xqkv_update_read_checkpoint(self.0, plain, error) })
+    }
+
+    /// One tensor of the uncut layer.
+    pub fn put(
+        &self,
+        layer: i64,
+        part: PartChoice,
+        kind: KindChoice,
+        elements: &Tensor,
+    ) -> Outcome<()> {
+        let mut tensor = initialised!(xqkv_tensor, xqkv_tensor_init);
+        (tensor.dtype, tensor.convert) = (Dtype::F32 as i32, 1);
+        tensor.data = elements.elements.as_ptr().cast();
+        tensor.rows = elements.rows as i64;
+        tensor.columns = (elements.elements.len() / elements.rows.max(1)) as i64;
+        let (part, kind) = (part as i32, kind as i32);
+        // SAFETY: a live handle, and a tensor as long as it says.
+        checked(|error| unsafe { xqkv_update_put(self.0, layer, part, kind, &tensor, error) })
+    }
 }
 
-impl NormWeight {
-    fn put(&self, update: *mut xqkv_update) -> Outcome<()> {
-        let mut tensor = initialised!(xqkv_tensor, xqkv_tensor_init);
-        tensor.dtype = Dtype::F32 as i32;
-        tensor.data = self.elements.as_ptr().cast();
-        tensor.rows = self.elements.len() as i64;
-        tensor.convert = 1;
-        let part = [PartChoice::Query, PartChoice::Key][self.part] as i32;
-        let kind = KindChoice::Norm as i32;
-        // SAFETY: a live handle, and a tensor as long as it says.
-        checked(|error| unsafe { xqkv_update_put(update, self.layer, part, kind, &tensor, error) })
+impl Drop for Update {
+    fn drop(&mut self) {
+        // SAFETY: this object's own handle, which a commit has unmade already.
+        unsafe { xqkv_update_abandon(self.0, null_mut()) };
     }
 }
 

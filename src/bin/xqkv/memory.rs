@@ -93,8 +93,12 @@ impl Kept<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(device) = self.device {
-            // SAFETY: this object's own memory.
-            unsafe { (device.free)(self.address as u64) };
+            // SAFETY: this object's own memory, which nothing uses any more: uploads may outlast
+            // their calls, and a failure may come before anybody waited.
+            unsafe {
+                (device.synchronize)();
+                (device.free)(self.address as u64);
+            }
         }
     }
 }

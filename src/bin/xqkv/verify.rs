@@ -7,13 +7,14 @@ mod elements;
 mod finishes;
 mod layer;
 mod layouts;
+mod lent;
 mod placed;
 mod ranks;
 mod report;
 mod rows;
 mod tally;
 
-use crate::library::{Checkpoint, Context, Outcome, Projection, balanced, whole};
+use crate::library::{Checkpoint, Context, Outcome, Projection, Update, balanced, whole};
 use crate::memory::{Device, Memory};
 use crate::tensors::Archive;
 use calls::Plain;
@@ -59,8 +60,10 @@ pub struct Arguments {
     /// What the results are written in
     #[arg(long, value_enum, default_value_t = RowDtype::F32)]
     out_dtype: RowDtype,
-    /// Run the calls again, by plans, into memory laid out as an engine's, poisoned and between
-    /// canaries: on the host to the plain calls' bits, anywhere within the bound
+    /// Make the calls again, by plans, into memory laid out as engines' caches: each rank's own,
+    /// poisoned with NaN and fenced with canaries. Results must be within the bound, on the host the
+    /// plain calls' bits, and nothing else may change. (L layers, T rows, H heads of d lanes, B
+    /// sequences, S rows of capacity, P pages)
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = Layouts::parser())]
     layout: Vec<Layouts>,
     /// In the layouts' calls, fill K and V of all layers by one call [layout: plain, if none is given]
@@ -119,14 +122,15 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
     let directory = &arguments.directory;
     let checkpoint = Checkpoint::new(directory)?;
     let mut spec = checkpoint.spec()?;
-    arguments.choices.apply(&mut spec);
     let found = &checkpoint.report(&spec)?;
+    arguments.choices.apply(&mut spec);
     let (spec, finishes) = (&spec, &Finishes::new(directory, found, &spec)?);
     let (context, memory) = match arguments.backend {
         Backend::Host => (Context::new(arguments.threads)?, Memory::Host),
         Backend::Cuda => (Context::on_cuda()?, Memory::Cuda(Device::open()?)),
     };
-    let ranks = &arguments.load_ranks(&context, spec, &checkpoint, finishes)?;
+    let fill = |update: &Update| finishes.fill(update, &checkpoint, directory, found);
+    let ranks = &arguments.load_ranks(&context, spec, fill)?;
     let io = arguments.io.clone().unwrap_or_else(|| directory.join("io.safetensors"));
     let source = Source { directory, io: &Archive::open(&io)?, found, spec, finishes };
     let setting = Setting {
@@ -149,16 +153,12 @@ impl Arguments {
         &self,
         context: &Context,
         spec: &xqkv_spec,
-        checkpoint: &Checkpoint,
-        finishes: &Finishes,
+        fill: impl Fn(&Update) -> Outcome<()>,
     ) -> Outcome<Vec<Rank>> {
-        let splits = splits(self, spec)?.into_iter().enumerate();
-        let norms = &finishes.made_up;
         let load = |(number, options)| {
-            let projection = Projection::load(context, spec, &options, checkpoint, norms)?;
-            Rank::new(number, projection)
+            Rank::new(number, Projection::load(context, spec, &options, &fill)?)
         };
-        splits.map(load).collect()
+        splits(self, spec)?.into_iter().enumerate().map(load).collect()
     }
 
     /// Runs the plain calls of every layer, then the layouts'.

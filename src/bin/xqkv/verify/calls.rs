@@ -4,6 +4,7 @@
 use super::Setting;
 use super::elements::Elements;
 use super::layer::{Call, Layer, Part};
+use super::lent::{Lent, alignment};
 use super::ranks::Rank;
 use super::report::{LayerVerdict, Matrix};
 use crate::library::{Outcome, call};
@@ -45,7 +46,7 @@ pub fn verify(layer: Layer, setting: &Setting<'_>) -> Outcome<(LayerVerdict, Pla
     Ok((verdict, Plain { layer, decoder, encoder, exact, results: prefill }))
 }
 
-/// Makes one call on every rank, each writing its heads into the common outputs.
+/// Makes one call on every rank, without a plan but lent what one asks for, each writing its heads into the common outputs.
 fn run(
     layer: &Layer,
     kind: Call,
@@ -63,6 +64,7 @@ fn run(
         let hold = |output: &mut Elements| setting.memory.hold(&mut output.bytes);
         held.push(output.as_mut().map(hold).transpose()?);
     }
+    let mut lent = Vec::new();
     for rank in setting.ranks {
         let mut forward = call(layer.number);
         if runs[0] {
@@ -72,6 +74,9 @@ fn run(
             forward.encoder = input(&inputs[1], setting.rows, layer.encoder.rows);
         }
         place(layer, &mut forward, rank, &held, setting.out);
+        let views = [&forward.query, &forward.key, &forward.value].map(|view| view.data);
+        let alignment = alignment(&forward, views.into_iter());
+        lent.push(Lent::new(rank, &mut forward, alignment, setting.memory)?);
         // SAFETY: inputs and outputs are as long as their shapes say, and alive.
         let done = unsafe { rank.projection.forward(&forward) }?;
         verdict.count(rank.number, done.multiply_adds, layer.necessary(rank, rows, runs));

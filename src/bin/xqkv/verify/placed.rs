@@ -7,13 +7,13 @@ use super::calls::Plain;
 use super::elements::{Elements, widen};
 use super::layer::Call;
 use super::layouts::{Extents, Layout, Place};
+use super::lent::{Lent, alignment};
 use super::ranks::Rank;
 use super::rows::{Rows, bytes_of};
 use super::tally::Tally;
 use crate::library::{Outcome, call};
 use crate::memory::{Kept, Memory};
 use std::ffi::c_void;
-use xqkv::capi::forward::xqkv_forward;
 use xqkv::capi::view::xqkv_view;
 use xqkv::dtype::Dtype;
 
@@ -35,9 +35,6 @@ struct Target<'a> {
     layers: Vec<*mut c_void>,
 }
 
-/// What a workspace's address must be a multiple of.
-const WORKSPACE_ALIGNMENT: usize = 256;
-
 impl Placed<'_> {
     /// Runs the call and judges all that it wrote.
     pub fn run(&self) -> Outcome<Tally> {
@@ -54,7 +51,7 @@ impl Placed<'_> {
         for place in places {
             targets.push(self.target(place, &arenas)?);
         }
-        let (mut tally, _workspace) = self.forward(&inputs, &targets)?;
+        let (mut tally, _lent) = self.forward(&inputs, &targets)?;
         arenas.iter_mut().try_for_each(Arena::fetch)?;
         for part in (0..3).filter(|&part| self.kind.runs()[part]) {
             self.judge(part, sources[part], &targets[part].place, &mut arenas, &mut tally);
@@ -98,13 +95,12 @@ impl Placed<'_> {
         Ok(Target { place, slots, layers })
     }
 
-    /// Makes the call by a plan, lent a workspace that the plan asks for and that must stay until
-    /// the call is done.
+    /// Makes the call by a plan, lent what the plan asks for.
     fn forward(
         &self,
         inputs: &[Rows<'_>; 2],
         targets: &[Target<'_>],
-    ) -> Outcome<(Tally, Kept<'_>)> {
+    ) -> Outcome<(Tally, Lent<'_>)> {
         let (runs, out) = (self.kind.runs(), self.setting.out);
         let mut forward = call(self.layers[0].layer.number);
         forward.layer_count = self.layers.len() as i64;
@@ -116,16 +112,14 @@ impl Placed<'_> {
             forward.encoder = inputs[1].input();
             (forward.key, forward.value) = (targets[1].view(out), targets[2].view(out));
         }
-        let plan = self.rank.projection.plan(&forward, alignment(&forward, targets))?;
-        let bytes = plan.workspace_bytes()?;
-        let workspace = self.setting.memory.keep(vec![0; bytes + WORKSPACE_ALIGNMENT])?;
-        let offset = workspace.address().align_offset(WORKSPACE_ALIGNMENT);
-        forward.workspace = workspace.address().wrapping_add(offset).cast();
-        (forward.workspace_bytes, forward.plan) = (bytes as i64, plan.handle());
+        let layers = targets.iter().flat_map(|target| &target.layers);
+        let alignment = alignment(&forward, layers.copied());
+        let lent = Lent::new(self.rank, &mut forward, alignment, self.setting.memory)?;
+        forward.plan = lent.plan.handle();
         // SAFETY: rows, views, lists and workspace are as long as their shapes say, and alive.
         let done = unsafe { self.rank.projection.forward(&forward) }?;
         let necessary = self.necessary(inputs, targets);
-        Ok((Tally::new(done.multiply_adds, necessary, done.matmuls), workspace))
+        Ok((Tally::new(done.multiply_adds, necessary, done.matmuls), lent))
     }
 
     /// Multiply-adds that the rank cannot do without. Rows that slots leave out are not among them
@@ -203,12 +197,4 @@ impl Target<'_> {
         (view.width_stride, view.dtype) = (strides.lane as i64, dtype as i32);
         view
     }
-}
-
-/// What all data is a multiple of, up to the 16 bytes that vector loads ask for.
-fn alignment(forward: &xqkv_forward, targets: &[Target<'_>]) -> usize {
-    let views = targets.iter().flat_map(|target| &target.layers).map(|address| *address as usize);
-    let inputs = [forward.decoder.data, forward.encoder.data].map(|address| address as usize);
-    let powers = views.chain(inputs).map(|address| 1 << address.trailing_zeros().min(4));
-    powers.min().unwrap_or(1)
 }

@@ -4,7 +4,7 @@ use super::super::{Gather, Store};
 use crate::backend::cuda::context::Context;
 use crate::error::Error;
 use crate::library::{Library, Names};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::transmute;
 
 /// Bytes on both sides of a buffer that nobody may write.
@@ -85,10 +85,13 @@ impl Buffer {
     }
 }
 
+type Fail = unsafe extern "C" fn(*const c_char, i64, c_int);
+type Live = unsafe extern "C" fn(*const c_char) -> i64;
+
 /// The simulator's functions for tests.
 pub(super) struct Simulator {
-    fail: unsafe extern "C" fn(*const c_char, i64, c_int),
-    live: unsafe extern "C" fn(*const c_char) -> i64,
+    fail: Fail,
+    live: Live,
 }
 
 impl Simulator {
@@ -99,8 +102,8 @@ impl Simulator {
         // SAFETY: the functions as gpusim.h declares them; what dlopen found stays loaded.
         unsafe {
             Self {
-                fail: transmute(symbol(c"gpusim_fail")),
-                live: transmute(symbol(c"gpusim_live")),
+                fail: transmute::<*mut c_void, Fail>(symbol(c"gpusim_fail")),
+                live: transmute::<*mut c_void, Live>(symbol(c"gpusim_live")),
             }
         }
     }
