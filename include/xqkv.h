@@ -31,16 +31,6 @@
 #define XQKV_VERSION_JOIN(major, minor, patch) #major "." #minor "." #patch
 
 /**
- * Widest head that backends norm.
- */
-#define MOST_NORM_WIDTH 1024
-
-/**
- * What a workspace's address is a multiple of.
- */
-#define WORKSPACE_ALIGNMENT 256
-
-/**
  * The major version of this header.
  */
 #define XQKV_VERSION_MAJOR 0

@@ -46,6 +46,7 @@ public:
     explicit operator bool() const noexcept { return reported_.status == XQKV_STATUS_OK; }
     xqkv_status status() const noexcept { return static_cast<xqkv_status>(reported_.status); }
     const char *message() const noexcept { return reported_.message; }
+    const failure &reported() const noexcept { return reported_; }
     T &operator*() noexcept { return value_; }
     T *operator->() noexcept { return &value_; }
 
@@ -172,6 +173,39 @@ xqkv_view view(T *data, std::int64_t row_stride = 0, std::int64_t head_stride = 
     return place;
 }
 
+/// Where results go, with a base pointer for each layer of the call instead of one; the list must stay during the call.
+template <class T>
+xqkv_view layers(void *const *layer_data, std::int64_t row_stride = 0, std::int64_t head_stride = 0,
+                 std::int64_t width_stride = 0) noexcept {
+    xqkv_view place = view<T>(nullptr, row_stride, head_stride, width_stride);
+    place.layer_data = layer_data;
+    return place;
+}
+
+/// The same view in groups of rows: pages, or the sequences of a batch. A stride of 0 is packed.
+inline xqkv_view with_groups(xqkv_view place, std::int64_t group_rows, std::int64_t group_stride = 0) noexcept {
+    place.group_rows = group_rows, place.group_stride = group_stride;
+    return place;
+}
+
+/// The same view with a place for each row, below slot_count; -1 leaves a row out.
+inline xqkv_view with_slots(xqkv_view place, const std::int64_t *slots, std::int64_t slot_count) noexcept {
+    place.slots = slots, place.slot_count = slot_count;
+    return place;
+}
+
+/// The same view, added to what is there.
+inline xqkv_view with_accumulate(xqkv_view place) noexcept {
+    place.accumulate = 1;
+    return place;
+}
+
+/// Those rows of an input that a list names, in its order.
+inline xqkv_input with_row_list(xqkv_input input, const std::int64_t *row_list, std::int64_t count) noexcept {
+    input.buffer_rows = input.rows, input.rows = count, input.row_list = row_list;
+    return input;
+}
+
 /// A weight [rows, columns] of the uncut layer; a bias has 1 column.
 template <class T>
 xqkv_tensor tensor(const T *data, std::int64_t rows, std::int64_t columns) noexcept {
@@ -283,6 +317,14 @@ public:
         failure reported;
         if (xqkv_plan_create(get(), &example, &options, &handle, &reported) != XQKV_STATUS_OK) return reported;
         return plan(handle);
+    }
+    /// What workspace a call takes that has no plan; the least is 0 on the host without slots.
+    result<xqkv_workspace> try_workspace(const xqkv_forward &call) const noexcept {
+        xqkv_plan_options options = plan_options();
+        options.alignment_bytes = 1;
+        auto made = try_plan(call, options);
+        if (!made) return made.reported();
+        return made->try_workspace();
     }
     /// Q if the call has decoder rows, K and V if it has encoder rows.
     result<xqkv_stats> try_forward(const xqkv_forward &call) const noexcept {

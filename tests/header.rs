@@ -38,6 +38,14 @@ fn typedef_name(line: &str) -> Option<&str> {
 }
 
 #[test]
+fn every_macro_has_the_library_s_prefix() {
+    let header = generated();
+    let defined = header.lines().filter_map(|line| line.strip_prefix("#define "));
+    let foreign: Vec<_> = defined.filter(|name| !name.starts_with("XQKV_")).collect();
+    assert!(foreign.is_empty(), "{foreign:?} would be macros of every program");
+}
+
+#[test]
 fn every_function_that_takes_a_struct_may_find_it_misaligned() {
     let header = generated();
     let comments: Vec<_> = header.split("/**").filter_map(|text| text.split("*/").next()).collect();

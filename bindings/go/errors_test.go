@@ -61,9 +61,6 @@ func refusals() map[string]refusal {
 			xqkv.StatusLayerOutOfRange, "2"},
 		"overlap": {xqkv.Forward{Decoder: xqkv.NewInput(four, 1), Query: query},
 			xqkv.StatusOverlap, "query"},
-		"accumulate": {xqkv.Forward{Decoder: decoder,
-			Query: strided(func(view *xqkv.View) { view.Accumulate = true })},
-			xqkv.StatusNotSupported, "accumulate"},
 	}
 }
 

@@ -62,6 +62,39 @@ func Example() {
 	// as the model: rank 1: query true, key true, value true
 }
 
+// fillPages writes K and V of picked rows to their slots in pages of two rows, those of K head by
+// head: [pages, heads, 2, width].
+func fillPages(
+	projection *xqkv.Projection, shard xqkv.Shard, hidden xqkv.Input, picked, slots []int64,
+) (key, value []float32) {
+	const pages, rows = 4, 2
+	key = make([]float32, pages*rows*shard.KeyColumns)
+	value = make([]float32, pages*rows*shard.ValueColumns)
+	call := xqkv.Forward{Encoder: hidden, Key: xqkv.NewView(key), Value: xqkv.NewView(value)}
+	call.Encoder.RowList, call.Encoder.BufferRows = picked, hidden.Rows
+	call.Encoder.Rows = len(picked)
+	call.Key.Slots, call.Key.SlotCount, call.Key.GroupRows = slots, pages*rows, rows
+	call.Value.Slots, call.Value.SlotCount = slots, pages*rows
+	width := shard.KeyColumns / shard.KeyValueHeadCount
+	call.Key.RowStride, call.Key.HeadStride = width, rows*width
+	must(projection.Forward(call))
+	return key, value
+}
+
+// Rows 2 and 0 of three, of one head, into the second page.
+func Example_pages() {
+	context := must(xqkv.NewContext(xqkv.ContextOptions{}))
+	defer context.Close()
+	projection := must(xqkv.NewProjection(context, smallSpec, xqkv.ProjectionOptions{}))
+	defer projection.Close()
+	putSmall(projection)
+	hidden := xqkv.NewInput([]float32{5, 3, 2, 2, 1, 0}, 3)
+	key, value := fillPages(
+		projection, must(projection.Shard()), hidden, []int64{2, 1, 0}, []int64{2, -1, 3})
+	fmt.Println(key[4:8], value[2:4])
+	// Output: [2 3 9 4] [0 9]
+}
+
 // isHalf holds one rank's columns against the model's; families_test.go holds the exact bound.
 func isHalf(results []float32, model array, rank int) bool {
 	columns := model.shape[1] / 2

@@ -119,18 +119,21 @@ func small(t testing.TB) (*xqkv.Context, *xqkv.Projection) {
 	context := must(xqkv.NewContext(xqkv.ContextOptions{ThreadCount: 2}))
 	projection := must(xqkv.NewProjection(context, smallSpec, xqkv.ProjectionOptions{}))
 	closing(t, projection, context)
-	update := must(projection.Begin())
-	for layer, times := range []float32{1, 10} {
-		for _, tensor := range smallTensors(times) {
-			if err := update.Put(layer, tensor.part, tensor.kind, tensor.Tensor); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if version := must(update.Commit()); version != 1 {
+	if version := putSmall(projection); version != 1 {
 		t.Fatalf("the first commit is version %d", version)
 	}
 	return context, projection
+}
+
+func putSmall(projection *xqkv.Projection) int64 {
+	update := must(projection.Begin())
+	defer update.Close()
+	for layer, times := range []float32{1, 10} {
+		for _, tensor := range smallTensors(times) {
+			must(0, update.Put(layer, tensor.part, tensor.kind, tensor.Tensor))
+		}
+	}
+	return must(update.Commit())
 }
 
 type partTensor struct {

@@ -31,6 +31,7 @@ type frame struct {
 	stats   C.xqkv_stats
 	report  C.xqkv_error
 	pinner  runtime.Pinner
+	scratch scratch
 }
 
 var frames = sync.Pool{New: func() any {
@@ -43,13 +44,19 @@ var blankForward = func() (plain C.xqkv_forward) {
 }()
 
 // Forward projects Q from decoder rows if there are any, K and V from encoder rows if there are
-// any, and nothing else. It is done when it returns, and allocates nothing (Go 1.21: 8 bytes).
+// any, and nothing else. It is done when it returns, and allocates nothing (Go 1.21: 8 bytes), but
+// for a call with slots, row lists or slices for layers.
 func (projection *Projection) Forward(call Forward) (Stats, error) {
 	frame := frames.Get().(*frame)
 	defer frame.release()
 	err := projection.owner.use(func(handle *C.xqkv_projection) error {
 		if err := call.fill(&frame.forward, projection, &frame.pinner); err != nil {
 			return err
+		}
+		if call.hasSlots() {
+			if err := frame.lend(handle); err != nil {
+				return err
+			}
 		}
 		status := C.xqkv_projection_forward(handle, &frame.forward, &frame.stats, &frame.report)
 		return failed(status, &frame.report)
@@ -65,6 +72,23 @@ func (frame *frame) release() {
 	frame.pinner.Unpin()
 	frame.forward = blankForward
 	frames.Put(frame)
+}
+
+// lend gives the call memory for the check of its slots.
+func (frame *frame) lend(handle *C.xqkv_projection) error {
+	sizes, err := frame.workspace(handle)
+	if err != nil {
+		return err
+	}
+	plain := &frame.forward
+	plain.workspace = frame.scratch.take(sizes, &frame.pinner)
+	plain.workspace_bytes = C.int64_t(sizes.bytes)
+	return nil
+}
+
+// hasSlots tells whether rows of an output go to places of their own.
+func (call *Forward) hasSlots() bool {
+	return call.Query.Slots != nil || call.Key.Slots != nil || call.Value.Slots != nil
 }
 
 func (call *Forward) fill(plain *C.xqkv_forward, on *Projection, pinner *runtime.Pinner) error {

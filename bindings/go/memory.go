@@ -33,7 +33,7 @@ type axis struct{ extent, stride int }
 
 // ensureHolds refuses a slice that ends before its last element, which the library cannot know.
 // Extents and strides that make no sense are the library's to refuse.
-func (memory memory) ensureHolds(name string, axes [4]axis) error {
+func (memory memory) ensureHolds(name string, axes [5]axis) error {
 	needed := elementsOf(axes)
 	if memory.data == nil || needed <= memory.elements {
 		return nil
@@ -44,7 +44,7 @@ func (memory memory) ensureHolds(name string, axes [4]axis) error {
 
 // elementsOf is how many elements there are from the first to the last one; too many to count is
 // the largest number.
-func elementsOf(axes [4]axis) int {
+func elementsOf(axes [5]axis) int {
 	last := 0
 	for _, axis := range axes {
 		if axis.extent == 0 {

@@ -8,10 +8,15 @@ import (
 
 func TestTheReadmeShowsCodeThatRuns(t *testing.T) {
 	readme := string(must(os.ReadFile("README.md")))
-	_, after, _ := strings.Cut(readme, "```go\n")
-	code, _, found := strings.Cut(after, "```")
 	example := string(must(os.ReadFile("example_test.go")))
-	if !found || !strings.Contains(example, code) {
-		t.Error("copy `project` of example_test.go to README.md, between ```go and ```")
+	blocks := strings.Split(readme, "```go\n")[1:]
+	for number, block := range blocks {
+		code, _, found := strings.Cut(block, "```")
+		if !found || !strings.Contains(example, code) {
+			t.Errorf("block %d of README.md: copy `project` or `fillPages` of example_test.go", number)
+		}
+	}
+	if len(blocks) != 2 {
+		t.Errorf("README.md has %d blocks of Go, not 2", len(blocks))
 	}
 }

@@ -59,7 +59,8 @@ func (tensor *Tensor) plain(kind Kind, pinner *runtime.Pinner) (plain C.xqkv_ten
 		far, near = near, far
 	}
 	outer := axis{far, orPacked(tensor.RowStride, near)}
-	if err := tensor.ensureHolds("tensor", [4]axis{{1, 1}, {1, 1}, outer, {near, 1}}); err != nil {
+	axes := [5]axis{{1, 1}, {1, 1}, {1, 1}, outer, {near, 1}}
+	if err := tensor.ensureHolds("tensor", axes); err != nil {
 		return plain, err
 	}
 	C.xqkv_tensor_init(&plain, C.sizeof_xqkv_tensor)

@@ -1,8 +1,10 @@
 // The wrapper: the three calls, ownership, results, and no allocation of its own. Without exceptions too.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 #include <xqkv.hpp>
 
@@ -128,6 +130,59 @@ static void a_commit_tells_its_bytes_and_a_host_context_reclaims_nothing() {
     CHECK(context->try_reclaim(nullptr, -1).status() == XQKV_STATUS_INVALID_ARGUMENT);
 }
 
+static bool equal(const float *written, std::initializer_list<float> expected) {
+    return std::equal(expected.begin(), expected.end(), written, [](float one, float other) {
+        return one == other || (std::isnan(one) && std::isnan(other));
+    });
+}
+
+/// K in pages of two rows with a gap between them, head by head, by slots; V as sums of rows that a list names.
+static void pages_slots_sums_and_row_lists() {
+    const std::int64_t slots[] = {3, -1, 0}, rows[] = {1, 0, 1};
+    const float hole = NAN;
+    float key[17], value[12] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    alignas(256) char memory[256];
+    std::fill(key, key + 17, hole);
+    xqkv::projection projection = ready();
+    xqkv_forward call = xqkv::forward();
+    call.encoder = xqkv::with_row_list(xqkv::rows(input, 2), rows, 3);
+    call.key = xqkv::with_slots(xqkv::with_groups(xqkv::view(key, 2, 4), 2, 9), slots, 4);
+    call.value = xqkv::with_accumulate(xqkv::view(value));
+    CHECK(projection.try_forward(call).status() == XQKV_STATUS_WORKSPACE_TOO_SMALL);
+    int before = allocations;
+    auto sizes = projection.try_workspace(call);
+    CHECK(sizes && sizes->minimum_bytes > 0 && sizes->minimum_bytes <= 256);
+    call.workspace = memory, call.workspace_bytes = sizes->minimum_bytes;
+    CHECK(projection.try_forward(call) && allocations == before);
+    CHECK(equal(key, {5, 6, hole, hole, 7, 8, hole, hole, hole, hole, hole, 5, 6, hole, hole, 7, 8}));
+    CHECK(equal(value, {6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9}));
+    call.encoder.rows = 0;
+    CHECK(projection.try_workspace(call).status() == XQKV_STATUS_INVALID_ARGUMENT);
+}
+
+/// Each layer in memory of its own: K packed, V transposed.
+static void each_layer_has_its_pointer() {
+    float keys[2][8], values[2][8];
+    void *const key_data[] = {keys[0], keys[1]}, *const value_data[] = {values[1], values[0]};
+    xqkv_spec spec = small();
+    spec.layer_count = 2;
+    auto context = xqkv::context::try_create();
+    auto projection = xqkv::projection::try_create(*context, spec);
+    auto update = projection->try_begin();
+    const float twice[] = {2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2};
+    for (xqkv_part part : {XQKV_PART_KEY, XQKV_PART_VALUE}) {
+        CHECK(update->try_put(0, part, XQKV_KIND_WEIGHT, xqkv::tensor(identity, 4, 4)));
+        CHECK(update->try_put(1, part, XQKV_KIND_WEIGHT, xqkv::tensor(twice, 4, 4)));
+    }
+    CHECK(update->try_commit());
+    xqkv_forward call = xqkv::forward();
+    call.layer_count = 2, call.encoder = xqkv::rows(input, 2);
+    call.key = xqkv::layers<float>(key_data), call.value = xqkv::layers<float>(value_data, 1, 4, 2);
+    CHECK(projection->try_forward(call));
+    CHECK(equal(keys[0], {1, 2, 3, 4, 5, 6, 7, 8}) && equal(keys[1], {2, 4, 6, 8, 10, 12, 14, 16}));
+    CHECK(equal(values[1], {1, 5, 2, 6, 3, 7, 4, 8}) && equal(values[0], {2, 10, 4, 12, 6, 14, 8, 16}));
+}
+
 static void a_callable_lends_its_threads() {
     static float rows[1024 * 64], query[1024 * 32];
     int tasks = 0;
@@ -181,6 +236,8 @@ int main() {
     moves_leave_nothing_behind();
     a_plan_holds_calls_to_its_shape();
     a_commit_tells_its_bytes_and_a_host_context_reclaims_nothing();
+    pages_slots_sums_and_row_lists();
+    each_layer_has_its_pointer();
     a_callable_lends_its_threads();
     nothing_is_allocated();
 #ifdef XQKV_EXCEPTIONS

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import simulated_device
 import xqkv
-from simulated_device import Device, Exported, Interface
+from simulated_device import Exported, Interface
 
 if not simulated_device.IS_SIMULATED:
     pytest.skip("XQKV_CUDA_LIBRARY does not name libgpusim.so", allow_module_level=True)
@@ -14,13 +14,6 @@ WIDTH, HEADS, HEAD_WIDTH = 16, 2, 8
 ROWS = np.arange(6 * WIDTH, dtype=np.float32).reshape(6, WIDTH) % 5 - 2
 WEIGHT = np.arange(3 * WIDTH * WIDTH, dtype=np.float32).reshape(3 * WIDTH, WIDTH) % 7 - 3
 QUERY, KEY, VALUE = (ROWS @ WEIGHT[first : first + WIDTH].T for first in (0, 16, 32))
-
-
-@pytest.fixture
-def device():
-    device = Device()
-    yield device
-    assert device.violations() == []
 
 
 def projection_of(dtype, **put):

@@ -1,6 +1,7 @@
 """Handles, updates and errors."""
 
 import gc
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -154,3 +155,21 @@ def test_threads_project_side_by_side():
         for thread in threads:
             thread.join()
     assert not failures
+
+
+def test_a_pool_that_raises_fails_the_forward(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+
+    def parallel_for(count, task):
+        raise RuntimeError("no threads today")
+
+    rows = np.ones((64, 256), np.float32)
+    with xqkv.Context(thread_count=3, parallel_for=parallel_for) as context:
+        with xqkv.Projection(context, spec(decoder_width=256, head_width=128)) as projection:
+            with projection.update() as update:
+                update.put(0, xqkv.Part.QUERY, np.ones((256, 256), np.float32))
+            with pytest.raises(xqkv.XqkvError) as caught:
+                projection.forward(rows)
+    assert caught.value.status == xqkv.Status.CALLBACK_FAILED
+    assert [str(one.exc_value) for one in printed] == ["no threads today"]

@@ -1,7 +1,7 @@
 """Tensor-parallel cross-attention Q, K, V projection: the Python side of the xqkv C library.
 
-Arrays go in and out without copies: numpy's, whatever else speaks DLPack, and CUDA's by the array interface. See include/xqkv.h for what
-each call promises; names are the same here.
+Arrays go in and out without copies: numpy's, whatever else speaks DLPack, and CUDA's by the array interface. See
+include/xqkv.h for what each call promises; names are the same here.
 """
 
 from ._abi import (
@@ -21,13 +21,16 @@ from ._library import handle_count, version
 from .checkpoint import Checkpoint
 from .context import Context
 from .errors import CheckpointError, InvalidArgument, NotReady, NotSupported, XqkvError
+from .input import Input
 from .plan import Plan
 from .projection import Projection, Result
 from .spec import Shard, Spec, Split
 from .update import Update
+from .view import View
 
 __all__ = [
-    "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "FusedOrder", "InstructionSet",
+    "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "FusedOrder", "Input", "InstructionSet",
     "InvalidArgument", "Kind", "Layout", "Norm", "NotReady", "NotSupported", "Part", "Plan", "Projection",
-    "ProjectionFlag", "Result", "Shard", "Spec", "Split", "Status", "Update", "XqkvError", "handle_count", "version",
+    "ProjectionFlag", "Result", "Shard", "Spec", "Split", "Status", "Update", "View", "XqkvError", "handle_count",
+    "version",
 ]

@@ -1,4 +1,4 @@
-"""Arrays as inputs, views and tensors of the library, without copies."""
+"""Arrays of other packages as addresses, types and strides, and as tensors of the library, without copies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ._abi import xqkv_dtype, xqkv_input, xqkv_layout, xqkv_tensor, xqkv_view
+from ._abi import xqkv_dtype, xqkv_layout, xqkv_tensor
 from ._library import initialised
-from .device_arrays import DeviceArray, device_array_of, ensure_reachable
+from .device_arrays import INT64, UINT8, DeviceArray, device_array_of, ensure_reachable, packed_strides
 
 Array = NDArray[Any]
 AnyArray = Array | DeviceArray
@@ -51,54 +51,50 @@ def is_writeable(array: AnyArray) -> bool:
 
 def dtype_of(array: AnyArray, name: str) -> xqkv_dtype:
     """The library's name for an array's type."""
-    if isinstance(array, DeviceArray):
+    if isinstance(array, DeviceArray) and isinstance(array.dtype, xqkv_dtype):
         return array.dtype
-    if array.dtype not in DTYPES:
+    if isinstance(array, DeviceArray) or array.dtype not in DTYPES:
         raise TypeError(f"{name} is {array.dtype}; use float32, float16 or ml_dtypes.bfloat16")
     return DTYPES[array.dtype]
+
+
+def indices_on(device: int | None, source: Any, stream: int | None, name: str) -> AnyArray:
+    """A list of int64 in a CUDA device's memory or the host's; the host takes a Python list as well."""
+    if device is None and isinstance(source, (list, tuple)):
+        source = np.array(source, np.int64)
+    array = array_on(device, source, stream, name)
+    if array.dtype != (np.int64 if isinstance(array, np.ndarray) else INT64):
+        raise TypeError(f"{name} is {array.dtype}; it must be int64")
+    if array.ndim != 1 or not is_packed(array):
+        raise ValueError(f"{name} is {array.shape} with strides {array.strides}; it must be one axis without gaps")
+    return array
+
+
+def bytes_on(device: int | None, source: Any, stream: int | None, name: str) -> AnyArray:
+    """Writeable uint8 without gaps in a CUDA device's memory or the host's."""
+    array = array_on(device, source, stream, name)
+    if array.dtype != (np.uint8 if isinstance(array, np.ndarray) else UINT8):
+        raise TypeError(f"{name} is {array.dtype}; it must be uint8")
+    if not is_packed(array) or not is_writeable(array):
+        raise ValueError(f"{name} has strides {array.strides} or is read-only; it must be writeable and without gaps")
+    return array
+
+
+def is_packed(array: AnyArray) -> bool:
+    """Whether an array's elements lie next to each other in row-major order."""
+    if isinstance(array, np.ndarray):
+        return array.flags.c_contiguous
+    return array.size == 0 or array.strides == packed_strides(array.shape, array.itemsize)
 
 
 def strides_of(array: AnyArray, name: str) -> list[int]:
     """An array's strides in elements."""
     strides = []
     for stride, extent in zip(array.strides, array.shape):
-        if extent > 1 and (stride < 0 or stride % array.itemsize != 0):
+        if extent > 1 and (stride <= 0 or stride % array.itemsize != 0):
             raise ValueError(f"{name} has strides {array.strides}; they must be positive multiples of {array.itemsize}")
         strides.append(stride // array.itemsize if extent > 1 else 0)
     return strides
-
-
-def input_of(rows: AnyArray, width: int, name: str) -> xqkv_input:
-    """Rows [rows, width], any stride between rows."""
-    if rows.ndim != 2 or rows.shape[1] != width:
-        raise ValueError(f"{name} is {rows.shape}; it must be [rows, {width}]")
-    row, lane = strides_of(rows, name)
-    if lane > 1:
-        raise ValueError(f"{name} has strides {rows.strides}; a row's elements must be next to each other")
-    dtype = dtype_of(rows, name)
-    return xqkv_input(data=address_of(rows), rows=rows.shape[0], row_stride=row, dtype=dtype)
-
-
-def view_of(output: AnyArray, shape: tuple[int, int, int, int], name: str) -> xqkv_view:
-    """An output [layers, rows, heads, width], without layers if they are one, or with heads and width as one axis."""
-    layers, rows, heads, width = shape
-    apart: list[tuple[int, ...]] = [shape]
-    joined: list[tuple[int, ...]] = [(layers, rows, heads * width)]
-    if layers == 1:
-        apart, joined = [shape, shape[1:]], [joined[0], joined[0][1:]]
-    if output.shape not in [*apart, *joined]:
-        raise ValueError(f"{name} is {output.shape}; it must be one of {[*apart, *joined]}")
-    if not is_writeable(output):
-        raise ValueError(f"{name} is read-only")
-    strides = strides_of(output, name)
-    if output.shape not in apart:
-        lane = strides.pop() or 1
-        strides += [width * lane, lane]
-    layer, row, head, lane = [0] * (4 - len(strides)) + strides
-    dtype = dtype_of(output, name)
-    return xqkv_view(
-        data=address_of(output), dtype=dtype, layer_stride=layer, row_stride=row, head_stride=head, width_stride=lane
-    )
 
 
 def tensor_of(source: AnyArray, name: str, layout: int = xqkv_layout.OUT_IN) -> xqkv_tensor:

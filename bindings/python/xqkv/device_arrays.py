@@ -8,10 +8,19 @@ from typing import Any
 
 from ._abi import xqkv_dtype
 
-INTERFACE_DTYPES = {"<f4": xqkv_dtype.F32, "<f2": xqkv_dtype.F16}
-ELEMENT_BYTES = {xqkv_dtype.F32: 4, xqkv_dtype.F16: 2, xqkv_dtype.BF16: 2}
+# Types of indices and of workspace, which have no xqkv_dtype.
+INT64, UINT8 = "int64", "uint8"
+DeviceDtype = xqkv_dtype | str
+INTERFACE_DTYPES: dict[str, DeviceDtype] = {
+    "<f4": xqkv_dtype.F32, "<f2": xqkv_dtype.F16, "<i8": INT64, "|u1": UINT8,
+}  # fmt: skip
+ELEMENT_BYTES: dict[DeviceDtype, int] = {
+    xqkv_dtype.F32: 4, xqkv_dtype.F16: 2, xqkv_dtype.BF16: 2, INT64: 8, UINT8: 1,
+}  # fmt: skip
 # DLPack's type codes with their bits, and its devices (dlpack.h).
-DLPACK_DTYPES = {(2, 32): xqkv_dtype.F32, (2, 16): xqkv_dtype.F16, (4, 16): xqkv_dtype.BF16}
+DLPACK_DTYPES: dict[tuple[int, int], DeviceDtype] = {
+    (2, 32): xqkv_dtype.F32, (2, 16): xqkv_dtype.F16, (4, 16): xqkv_dtype.BF16, (0, 64): INT64, (1, 8): UINT8,
+}  # fmt: skip
 CUDA, CUDA_HOST, CUDA_MANAGED = 2, 3, 13
 DEVICE_KINDS = (CUDA, CUDA_HOST, CUDA_MANAGED)
 READ_ONLY = 1
@@ -24,7 +33,7 @@ class DeviceArray:
     pointer: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    dtype: xqkv_dtype
+    dtype: DeviceDtype
     writeable: bool
     owner: Any = field(repr=False)
 

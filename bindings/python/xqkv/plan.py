@@ -12,7 +12,12 @@ class Plan(Handle):
     """Made by `Projection.plan`; any thread and stream may use it. Destroying it waits for nothing."""
 
     def __init__(
-        self, projection: Handle, example: xqkv_forward, alignment_bytes: int, workspace_limit: int, is_timed: bool
+        self,
+        projection: Handle,
+        example: xqkv_forward,
+        alignment_bytes: int = 0,
+        workspace_limit: int = 0,
+        is_timed: bool = False,
     ) -> None:
         options = initialised(xqkv_plan_options)
         options.flags = xqkv_plan_flag.TIMED if is_timed else 0

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ._abi import xqkv_backend, xqkv_forward, xqkv_shard, xqkv_spec, xqkv_stats
+from ._abi import xqkv_backend, xqkv_shard, xqkv_spec, xqkv_stats
 from ._library import Handle, call, created, initialised
-from .arrays import AnyArray, array_on, input_of, view_of
 from .checkpoint import Checkpoint
 from .context import Context
+from .forward import Call, host_workspace
 from .plan import Plan
 from .spec import Split
 from .update import Update
@@ -77,21 +77,25 @@ class Projection(Handle):
         dtype: Any = np.float32,
         stream: int = 0,
         plan: Plan | None = None,
-        workspace: tuple[int, int] | None = None,
+        workspace: Any = None,
     ) -> Result:
         """Q from decoder rows if there are any, K and V from encoder rows if there are any.
 
-        Inputs are [rows, width]. Outputs that are not given are made, as [rows, heads, width] of this rank's heads with
-        an axis of layers before if there are several; given ones may have any strides, and heads and width as one axis.
+        Inputs are [rows, width], or an Input with a row list. Outputs that are not given are made, as [rows, heads,
+        width] of this rank's heads with an axis of layers before if there are several; given ones may have any strides,
+        heads and width as one axis, or be a list of arrays, one for each layer, or a View.
 
-        On CUDA outputs must be given, `stream` is a CUstream's address (0 is the default stream), `workspace` the
-        address and the bytes of device memory. The call returns before its work is done: keep what it was given.
+        `workspace` is an array of uint8, or an address and its bytes, as large and aligned as `Plan.workspace` says.
+        The host needs it for slots only, and takes memory of its own if none is given.
+
+        On CUDA outputs and workspace must be given, and `stream` is a CUstream's address (0 is the default stream). The
+        call returns before its work is done: keep what it was given, lists and slots too.
         """
         shape = Call(self, stream, layer, layer_count)
         shape.take(decoder, encoder, {"query": query, "key": key, "value": value}, dtype)
         shape.plain.stream = stream or None
+        shape.lend(self._scratch(shape, plan) if workspace is None else workspace)
         shape.plain.plan = None if plan is None else plan.handle
-        shape.plain.workspace, shape.plain.workspace_bytes = workspace or (None, 0)
         stats = initialised(xqkv_stats)
         call("xqkv_projection_forward", self.handle, ctypes.byref(shape.plain), ctypes.byref(stats))
         counts = {name: getattr(stats, name) for name in ("multiply_adds", "weights_version", "matmuls", "plans_made")}
@@ -117,45 +121,18 @@ class Projection(Handle):
         shape.take(decoder, encoder, {"query": query, "key": key, "value": value}, dtype)
         return Plan(self, shape.plain, alignment_bytes, workspace_limit, is_timed)
 
+    def _scratch(self, shape: Call, plan: Plan | None) -> Any:
+        """Workspace of the host's for a call that needs some."""
+        if self.device is not None or not shape.has_slots:
+            return None
+        if plan is not None:
+            return host_workspace(plan.workspace)
+        with Plan(self, shape.plain, alignment_bytes=1) as made:
+            return host_workspace(made.workspace)
+
     def heads(self, part: str) -> tuple[int, int]:
         """This rank's heads of a part, and their width."""
         width = self.spec.value_head_width or self.spec.head_width
         if part == "query":
             return self.shard.query_head_count, self.spec.head_width
         return self.shard.key_value_head_count, self.spec.head_width if part == "key" else width
-
-
-class Call:
-    """The struct of one call, with the arrays that it points to."""
-
-    def __init__(self, projection: Projection, stream: int | None, layer: int, layer_count: int) -> None:
-        self.projection, self.stream, self.layer_count = projection, stream, layer_count
-        self.plain = initialised(xqkv_forward)
-        self.plain.layer, self.plain.layer_count = layer, layer_count
-        self.inputs: dict[str, AnyArray] = {}
-        self.outputs: dict[str, Any] = {"query": None, "key": None, "value": None}
-
-    def take(self, decoder: Any, encoder: Any, outputs: dict[str, Any], dtype: Any) -> None:
-        """Fills in both inputs, and the outputs of those that have rows."""
-        spec = self.projection.spec
-        for name, side, width in (("decoder", decoder, spec.decoder_width), ("encoder", encoder, spec.encoder_width)):
-            if side is not None:
-                self.inputs[name] = self._array(side, name)
-                setattr(self.plain, name, input_of(self.inputs[name], width, name))
-        for name, side in (("query", "decoder"), ("key", "encoder"), ("value", "encoder")):
-            if side in self.inputs and self.inputs[side].shape[0] > 0:
-                self._write(name, self.inputs[side].shape[0], outputs[name], dtype)
-
-    def _write(self, name: str, rows: int, output: Any, dtype: Any) -> None:
-        shape = (self.layer_count, rows, *self.projection.heads(name))
-        if output is None and self.projection.device is not None:
-            raise ValueError(f"{name} is not given; on CUDA outputs are the caller's memory")
-        if output is None:
-            output = np.empty(shape if self.layer_count > 1 else shape[1:], dtype)
-        array = self._array(output, name)
-        self.outputs[name] = array if self.projection.device is None else output
-        if array.size > 0:
-            setattr(self.plain, name, view_of(array, shape, name))
-
-    def _array(self, source: Any, name: str) -> AnyArray:
-        return array_on(self.projection.device, source, self.stream, name)
