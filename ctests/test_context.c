@@ -91,12 +91,13 @@ static void bad_options_are_refused(void) {
     REFUSED(thread_count, INT32_MIN, XQKV_STATUS_INVALID_ARGUMENT);
     REFUSED(allocate, no_memory, XQKV_STATUS_NOT_SUPPORTED);
     REFUSED(free, nothing_freed, XQKV_STATUS_NOT_SUPPORTED);
-    if (on_cuda()) REFUSED(parallel_for, no_tasks, XQKV_STATUS_NOT_SUPPORTED);
     REFUSED(cuda_context, &something, XQKV_STATUS_NOT_SUPPORTED);
     REFUSED(cublaslt_handle, &something, XQKV_STATUS_NOT_SUPPORTED);
     xqkv_context_options cuda = defaults();
     cuda.backend = XQKV_BACKEND_CUDA;
     if (!on_cuda()) refused(cuda, XQKV_STATUS_LIBRARY_MISSING, "XQKV_CUDA_LIBRARY");
+    cuda.parallel_for = no_tasks;
+    refused(cuda, XQKV_STATUS_NOT_SUPPORTED, "parallel_for");
 }
 
 static void sizes_and_nulls_are_refused(void) {

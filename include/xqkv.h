@@ -52,6 +52,11 @@
 #define XQKV_VERSION_ABI 1
 
 /**
+ * The half of the word that is the generation.
+ */
+#define GENERATION (~0 << 32)
+
+/**
  * What a call answers. Numbers stand in blocks of a hundred by cause, are never reused, and a
  * caller that meets one it does not know can go by its block:
  *
@@ -941,8 +946,8 @@ typedef void (*xqkv_task)(int64_t index, void *task_user);
  * any order, and returns when all have returned. `user` is the pointer given beside the callback.
  *
  * `count` is at least 2 and at most the context's thread_count. The tasks share the work out among
- * themselves: one that comes late finds less to do or nothing, so they may be run by fewer threads,
- * or one after the other. Results do not depend on it, bit for bit.
+ * themselves: one that comes late finds less to do or nothing, so they may be run by fewer
+ * threads, or one after the other. Results do not depend on it, bit for bit.
  *
  * The thread that calls a forward calls it, so several may at the same time. They may be threads
  * of the pool itself if it can run a job from inside a task. A forward with little work runs on

@@ -18,8 +18,7 @@ use std::sync::atomic::{
 #[derive(Debug)]
 pub struct Gate(AtomicU64);
 
-/// The half of the word that is the generation.
-pub const GENERATION: u64 = !0 << 32;
+const GENERATION: u64 = !0 << 32;
 
 const SHUT: u64 = 1 << 31;
 const FULL: u64 = 1 << 30;
@@ -52,8 +51,10 @@ impl Gate {
         self.enter_if(|state| state & SHUT == 0)
     }
 
-    /// Counts a user in, unless the place is shut or the generation is over.
-    pub fn enter_generation(&self, generation: u64) -> bool {
+    /// Counts a user in, unless the place is shut or the generation is over: the one in the upper
+    /// half of a word, such as a handle.
+    pub fn enter_generation(&self, word: u64) -> bool {
+        let generation = word & GENERATION;
         self.enter_if(|state| state & (GENERATION | SHUT) == generation)
     }
 

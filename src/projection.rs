@@ -175,7 +175,7 @@ impl Projection {
         let version = writer.read();
         let stock = version.stock(&self.form, update, self.shard.layers.begin);
         let weights = self.backend.load(&stock, version.weights.as_ref())?;
-        let next = version.next(&stock, weights);
+        let next = version.next(&stock, weights, &self.spec);
         let number = next.number;
         // Readers that are running keep the old version; this reference must not be the last.
         drop(version);
@@ -274,9 +274,12 @@ type Named = (&'static str, Footprint);
 impl Call<'_> {
     /// Refuses outputs that share memory with each other or with what is read.
     fn ensure_disjoint(&self) -> Result<(), Error> {
-        if self.are_ranges_apart() {
-            return Ok(());
-        }
+        let are_apart = self.are_ranges_apart();
+        debug_assert!(!are_apart || self.ensure_each_disjoint().is_ok());
+        if are_apart { Ok(()) } else { self.ensure_each_disjoint() }
+    }
+
+    fn ensure_each_disjoint(&self) -> Result<(), Error> {
         for (number, written) in self.written().enumerate() {
             for other in self.read().chain(self.written().skip(number + 1)) {
                 ensure_disjoint((written.0, &written.1), (other.0, &other.1))?;
@@ -286,12 +289,12 @@ impl Call<'_> {
     }
 
     /// Whether already the ranges of addresses have nothing in common, as in most calls: then the
-    /// memory has not, either.
+    /// memory has not, either. What is written is always held against rows that are read.
     #[inline(always)]
     fn are_ranges_apart(&self) -> bool {
         const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
         let listed = |list: Option<&Indices>| list.map_or(NOWHERE, Indices::range);
-        let of_rows = |rows: &Rows| [rows.footprint().range(), listed(rows.list())];
+        let of_rows = |rows: &Rows| [rows.range(), listed(rows.list())];
         let of_view = |view: &View<'_>| (view.range(), listed(view.slots()));
         let (mut read, mut written) = ([NOWHERE; 7], [NOWHERE; 3]);
         if let Some(DecoderSide { rows, query }) = &self.decoder {
@@ -314,7 +317,7 @@ impl Call<'_> {
     /// The inputs and lists.
     fn read(&self) -> impl Iterator<Item = Named> {
         let rows = |(name, list, rows): (_, _, &Rows)| {
-            let memory = (name, rows.footprint().clone());
+            let memory = (name, rows.footprint());
             [Some(memory), rows.list().map(|indices| (list, indices.footprint()))]
         };
         let slots = self

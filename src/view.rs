@@ -11,7 +11,7 @@ pub use rows::Rows;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
-use footprint::{Axis, too_large};
+use footprint::{Axes, Axis, too_large};
 use std::ops::Range;
 
 /// How many of each a result has.
@@ -73,8 +73,8 @@ pub struct Target<'a> {
 pub struct View<'a> {
     shape: Shape,
     target: Target<'a>,
-    /// One layer's if each has its own address.
-    memory: Footprint,
+    /// Bytes from the first element to behind the last: of one layer if each has its own address.
+    span: i64,
 }
 
 impl<'a> View<'a> {
@@ -92,24 +92,18 @@ impl<'a> View<'a> {
         let strides = packed_where_zero(target.strides, shape, groups, target.group_rows);
         target.strides = strides.ok_or_else(|| too_large(name))?;
         target.join();
-        let memory = target.footprint(name, shape)?;
-        let view = Self { shape, target, memory };
-        view.ensure_layers(name)?;
-        Ok(view)
-    }
-
-    /// Each layer's own address is one at which the layer can lie.
-    fn ensure_layers(&self, name: &str) -> Result<(), Error> {
-        let Base::Each(addresses) = self.target.base else { return Ok(()) };
-        for (layer, &address) in addresses.iter().enumerate() {
-            ensure!(
-                address != 0,
-                NullArgument,
-                "{name}.layer_data[{layer}] is NULL; give each layer of the call its memory"
-            );
-            self.memory.clone().moved_to(name, address, self.target.dtype)?;
+        const NAMES: [&str; 5] =
+            ["layer_stride", "group_stride", "row_stride", "head_stride", "width_stride"];
+        let first = match target.base {
+            Base::First(address) => address,
+            Base::Each(addresses) => addresses[0],
+        };
+        let memory = Footprint::new(name, first, target.dtype, target.axes(shape), NAMES)?;
+        let span = memory.span();
+        if let Base::Each(addresses) = target.base {
+            ensure_layers(name, addresses, &memory, target.dtype)?;
         }
-        Ok(())
+        Ok(Self { shape, target, span })
     }
 
     /// Where the first element of a layer of the call is.
@@ -157,15 +151,14 @@ impl<'a> View<'a> {
         matches!(self.target.base, Base::First(_))
     }
 
-    /// From the first byte of any layer to behind the last of any.
+    /// From the first byte to behind the last. Of layers that have addresses of their own all
+    /// memory, since they may share some with each other as well.
     #[inline(always)]
     pub fn range(&self) -> Range<usize> {
-        let first = self.memory.range();
-        let Base::Each(addresses) = self.target.base else { return first };
-        let (least, most) = addresses
-            .iter()
-            .fold((first.start, first.start), |(least, most), &at| (least.min(at), most.max(at)));
-        least..most + first.len()
+        match self.target.base {
+            Base::First(address) => address..address + self.span as usize,
+            Base::Each(_) => 0..usize::MAX,
+        }
     }
 
     /// All layers' addresses, one over the other: a multiple of whatever all are a multiple of.
@@ -181,7 +174,8 @@ impl<'a> View<'a> {
     /// The memory that is written: of all layers together, or of each.
     pub fn footprints(&self) -> impl Iterator<Item = Footprint> {
         let count = if self.has_layer_stride() { 1 } else { self.shape.layers as usize };
-        (0..count).map(|layer| self.memory.at(self.address(layer)))
+        let (dtype, axes) = (self.dtype(), self.target.axes(self.shape));
+        (0..count).map(move |layer| Footprint::known(self.address(layer), dtype, axes, self.span))
     }
 }
 
@@ -214,23 +208,35 @@ impl Target<'_> {
     }
 
     #[inline(always)]
-    fn footprint(&self, name: &str, shape: Shape) -> Result<Footprint, Error> {
+    fn axes(&self, shape: Shape) -> Axes {
         let groups = Groups::of(self, shape.rows);
-        const NAMES: [&str; 5] =
-            ["layer_stride", "group_stride", "row_stride", "head_stride", "width_stride"];
-        let (first, layers) = match self.base {
-            Base::First(address) => (address, shape.layers),
-            Base::Each(addresses) => (addresses[0], 1),
-        };
-        let axes = [
+        let layers = if matches!(self.base, Base::First(_)) { shape.layers } else { 1 };
+        [
             Axis { extent: layers, stride: self.strides.layer },
             Axis { extent: groups.count, stride: self.strides.group },
             Axis { extent: groups.rows, stride: self.strides.row },
             Axis { extent: shape.heads, stride: self.strides.head },
             Axis { extent: shape.width, stride: self.strides.width },
-        ];
-        Footprint::new(name, first, self.dtype, axes, NAMES)
+        ]
     }
+}
+
+/// Each layer's own address is one at which the layer can lie.
+fn ensure_layers(
+    name: &str,
+    addresses: &[usize],
+    memory: &Footprint,
+    dtype: Dtype,
+) -> Result<(), Error> {
+    for (layer, &address) in addresses.iter().enumerate() {
+        ensure!(
+            address != 0,
+            NullArgument,
+            "{name}.layer_data[{layer}] is NULL; give each layer of the call its memory"
+        );
+        memory.clone().moved_to(name, address, dtype)?;
+    }
+    Ok(())
 }
 
 #[inline(always)]

@@ -100,6 +100,39 @@ static void a_plan_survives_a_commit(void) {
     CHECK_OK(xqkv_plan_destroy(plan, &error));
 }
 
+/* Lends a call what its own plan asks for, and no byte more. */
+static void lend_least(xqkv_forward *call, device_pointer workspace) {
+    xqkv_workspace needed;
+    xqkv_plan *plan = new_plan(projection, call);
+    CHECK_OK(xqkv_workspace_init(&needed, sizeof needed));
+    CHECK_OK(xqkv_plan_get_workspace(plan, &needed, &error));
+    CHECK_OK(xqkv_plan_destroy(plan, &error));
+    call->workspace = (void *)(uintptr_t)workspace, call->workspace_bytes = needed.minimum_bytes;
+}
+
+/* The plan that the prefill leaves behind would serve the decode step as well, for more workspace. */
+static void a_call_without_a_plan_lends_what_it_needs_and_not_what_an_earlier_one_did(void) {
+    device_pointer workspace;
+    GPU(cuMemAlloc_v2(&workspace, 1 << 16));
+    xqkv_forward call = gpu_call(3, 40);
+    xqkv_view *views[] = {&call.query, &call.key, &call.value};
+    for (int part = QUERY; part <= VALUE; part++)
+        views[part]->group_rows = 2, views[part]->group_stride = 3 * test_columns(part);
+    lend_least(&call, workspace);
+    const int64_t prefill_bytes = call.workspace_bytes;
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    call.encoder.rows = 0;
+    lend_least(&call, workspace);
+    CHECK(call.workspace_bytes > 0 && call.workspace_bytes < prefill_bytes);
+    GPU(cuStreamSynchronize(gpu_stream));
+    poison_device();
+    CHECK_OK(xqkv_projection_forward(projection, &call, NULL, &error));
+    CHECK(has_rows(fetched(gpu_stream), QUERY, (int)call.layer, 2, 0));
+    call.workspace_bytes--;
+    CHECK_REFUSED(XQKV_STATUS_WORKSPACE_TOO_SMALL, "needs", xqkv_projection_forward(projection, &call, NULL, &error));
+    GPU(cuMemFree_v2(workspace));
+}
+
 int main(void) {
     gpu_begin();
     projection = ready_projection(1);
@@ -108,6 +141,7 @@ int main(void) {
     every_number_of_rows_is_right_and_executes_what_is_necessary();
     calls_that_do_not_fit_launch_nothing();
     a_plan_survives_a_commit();
+    a_call_without_a_plan_lends_what_it_needs_and_not_what_an_earlier_one_did();
     CHECK_OK(xqkv_projection_destroy(projection, &error));
     return gpu_done();
 }

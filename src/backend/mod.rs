@@ -37,8 +37,8 @@ pub trait Backend: Send + Sync {
     /// Does all that is slow for jobs like this one, with at most as many rows.
     fn plan(&self, job: &Job<'_>, options: &PlanOptions) -> Result<Plan, Error>;
 
-    /// Refuses a job that lies otherwise in memory than the one the plan was made for. Dtypes, strides
-    /// and layers were compared: they are the plan's, and there are not more rows.
+    /// Refuses a job that lies otherwise in memory than the one the plan was made for. Dtypes,
+    /// strides and layers were compared: they are the plan's, and there are not more rows.
     fn ensure_suits(&self, plan: &Plan, job: &Job<'_>) -> Result<(), Error>;
 
     /// Refuses memory that the device cannot use, and a stream that no plan can be made on now.
@@ -220,7 +220,7 @@ impl<'a> Job<'a> {
     /// Refuses to add to results of a norm: what is there was normed without what is added.
     pub fn ensure_addable(&self) -> Result<(), Error> {
         for side in self.sides.iter().flatten() {
-            for output in side.outputs() {
+            for output in side.outputs.iter().flatten() {
                 ensure!(
                     !output.view.accumulates() || self.form.matrices[output.matrix].norm.is_none(),
                     InvalidArgument,

@@ -16,7 +16,7 @@ use super::plan::xqkv_plan;
 use super::projection::xqkv_projection;
 use super::update::xqkv_update;
 use crate::error::{Error, Status, ensure};
-use crate::gate::{GENERATION, Gate};
+use crate::gate::Gate;
 use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -122,7 +122,7 @@ pub(super) fn insert<T: Opaque>(reference: Arc<T::Object>) -> Result<*mut T, Err
 /// The object that a handle stands for, for the length of a call.
 pub(super) fn borrow<T: Opaque>(handle: *const T) -> Result<Borrowed<T>, Error> {
     let (slot, index) = locate(handle)?;
-    if !slot.gate.enter_generation(handle as u64 & GENERATION) {
+    if !slot.gate.enter_generation(handle as u64) {
         return Err(dead::<T>());
     }
     // SAFETY: between entering and leaving nobody empties the slot.

@@ -11,8 +11,8 @@ pub type xqkv_task = Option<unsafe extern "C" fn(index: i64, task_user: *mut c_v
 /// any order, and returns when all have returned. `user` is the pointer given beside the callback.
 ///
 /// `count` is at least 2 and at most the context's thread_count. The tasks share the work out among
-/// themselves: one that comes late finds less to do or nothing, so they may be run by fewer threads,
-/// or one after the other. Results do not depend on it, bit for bit.
+/// themselves: one that comes late finds less to do or nothing, so they may be run by fewer
+/// threads, or one after the other. Results do not depend on it, bit for bit.
 ///
 /// The thread that calls a forward calls it, so several may at the same time. They may be threads
 /// of the pool itself if it can run a job from inside a task. A forward with little work runs on

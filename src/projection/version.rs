@@ -89,17 +89,30 @@ impl Version {
     }
 
     /// The version after this one, of what the stock became.
-    pub(super) fn next(&self, stock: &Stock<'_>, weights: Weights) -> Version {
+    pub(super) fn next(&self, stock: &Stock<'_>, weights: Weights, spec: &Spec) -> Version {
         let held = |content: &Content<'_>| Held {
             weight: !matches!(content.weight, WeightSource::Absent),
             bias: !matches!(content.bias, VectorSource::Absent),
             norm: !matches!(content.norm, VectorSource::Absent),
         };
-        let held: Vec<Held> = stock.contents.iter().map(held).collect();
-        let mut of_matrices = held.iter().zip(stock.form.matrices.iter().cycle());
-        let is_complete =
-            of_matrices.all(|(held, matrix)| held.weight && (held.bias || !matrix.has_bias));
-        Version { number: self.number + 1, weights: Some(weights), held, is_complete }
+        let held = stock.contents.iter().map(held).collect();
+        let (number, weights) = (self.number + 1, Some(weights));
+        let mut next = Version { number, weights, held, is_complete: false };
+        let lacks = |(layer, part)| next.missing(spec, layer, part).next().is_some();
+        next.is_complete = !places(stock.form, 0).any(lacks);
+        next
+    }
+
+    /// What the spec has of a part and is not held, of a layer counted in the form.
+    fn missing<'a>(
+        &self,
+        spec: &'a Spec,
+        layer: i64,
+        part: Part,
+    ) -> impl Iterator<Item = Kind> + use<'a> {
+        let at = layer as usize * Part::ALL.len() + matrix_of(part);
+        let held = self.held.get(at).copied().unwrap_or_default();
+        Kind::ALL.into_iter().filter(move |kind| kind.is_in(spec, part) && !held.has(*kind))
     }
 
     /// Refuses a call that needs what was not loaded, and names it.
@@ -115,12 +128,9 @@ impl Version {
         let mut missing = Vec::new();
         for layer in call.layer..call.layer + call.layer_count {
             for part in call.parts() {
-                let at = (layer - first_layer) as usize * Part::ALL.len() + matrix_of(part);
-                let held = self.held.get(at).copied().unwrap_or_default();
-                let absent =
-                    Kind::ALL.into_iter().filter(|kind| kind.is_in(spec, part) && !held.has(*kind));
+                let kinds = self.missing(spec, layer - first_layer, part);
                 missing.extend(
-                    absent.map(|kind| format!("{} {} of layer {layer}", part.name(), kind.name())),
+                    kinds.map(|kind| format!("{} {} of layer {layer}", part.name(), kind.name())),
                 );
             }
         }

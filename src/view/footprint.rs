@@ -3,7 +3,6 @@
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
-use std::ops::Range;
 
 /// One direction in which elements repeat.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +49,16 @@ impl Footprint {
         Self { address: 0, element, axes, span }.moved_to(name, address, dtype)
     }
 
+    /// The array that `new` made with these, and found to span so many bytes.
+    pub(super) fn known(address: usize, dtype: Dtype, axes: Axes, span: i64) -> Self {
+        Self { address, element: dtype.bytes() as i64, axes, span }
+    }
+
+    /// Bytes from the first element to behind the last.
+    pub(super) fn span(&self) -> i64 {
+        self.span
+    }
+
     /// A list of 64-bit integers.
     pub(super) fn integers(name: &str, address: usize, count: i64) -> Result<Self, Error> {
         let element = size_of::<i64>() as i64;
@@ -79,21 +88,9 @@ impl Footprint {
         Ok(Self { address, ..self })
     }
 
-    /// The same array at an address that was checked.
-    #[inline(always)]
-    pub(super) fn at(&self, address: usize) -> Self {
-        Self { address, ..self.clone() }
-    }
-
     /// Where the first element is.
     pub fn address(&self) -> usize {
         self.address
-    }
-
-    /// From its first byte to behind its last.
-    #[inline(always)]
-    pub fn range(&self) -> Range<usize> {
-        self.address..self.address + self.span as usize
     }
 
     /// Whether the two have no byte in common, as far as can be told from ranges and strides.
@@ -216,4 +213,25 @@ pub fn ensure_disjoint(one: (&str, &Footprint), two: (&str, &Footprint)) -> Resu
         two.1.address
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SCALES: &[i64] = &[1, 7, 1 << 40, i64::MAX / 300];
+
+    proptest! {
+        #[test]
+        fn axes_that_nest_as_given_have_the_extent_that_sorting_finds(
+            given in prop::array::uniform5((1i64..5, 0i64..200, prop::sample::select(SCALES))),
+        ) {
+            let axes = given.map(|(extent, stride, scale)| Axis { extent, stride: stride * scale });
+            let sorted = extent_in_order("key", &axes, [""; 5]);
+            if let Some(extent) = extent_as_given(&axes) {
+                prop_assert_eq!(sorted, Ok(extent));
+            }
+        }
+    }
 }

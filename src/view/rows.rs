@@ -1,9 +1,10 @@
 //! Rows of hidden states that are read.
 
-use super::footprint::{Axis, Footprint};
+use super::footprint::{Axes, Axis, Footprint};
 use super::indices::Indices;
 use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
+use std::ops::Range;
 
 /// Rows of hidden states, checked.
 #[derive(Clone, Debug)]
@@ -12,7 +13,10 @@ pub struct Rows {
     count: i64,
     row_stride: i64,
     list: Option<Indices>,
-    memory: Footprint,
+    address: usize,
+    width: i64,
+    /// Bytes from the first element to behind the last.
+    span: i64,
 }
 
 impl Rows {
@@ -30,18 +34,24 @@ impl Rows {
     ) -> Result<Self, Error> {
         ensure!(count > 0, InvalidArgument, "{name}.rows is {count}; it must not be negative");
         let row_stride = if row_stride == 0 { width } else { row_stride };
-        let buffer_rows = list.as_ref().map_or(count, Indices::bound);
         const NAMES: [&str; 5] = ["row_stride", "width", "", "", ""];
+        let mut rows = Self { dtype, count, row_stride, list, address, width, span: 0 };
+        rows.span = Footprint::new(name, address, dtype, rows.axes(), NAMES)?.span();
+        Ok(rows)
+    }
+
+    #[inline(always)]
+    fn axes(&self) -> Axes {
         let mut axes = [Axis::NONE; 5];
-        axes[0] = Axis { extent: buffer_rows, stride: row_stride };
-        axes[1] = Axis { extent: width, stride: 1 };
-        let memory = Footprint::new(name, address, dtype, axes, NAMES)?;
-        Ok(Self { dtype, count, row_stride, list, memory })
+        let buffer_rows = self.list.as_ref().map_or(self.count, Indices::bound);
+        axes[0] = Axis { extent: buffer_rows, stride: self.row_stride };
+        axes[1] = Axis { extent: self.width, stride: 1 };
+        axes
     }
 
     /// Where the first element is; of the buffer's first row if there is a list.
     pub fn address(&self) -> usize {
-        self.memory.address()
+        self.address
     }
 
     /// What the elements are.
@@ -65,7 +75,13 @@ impl Rows {
     }
 
     /// The memory that is read.
-    pub fn footprint(&self) -> &Footprint {
-        &self.memory
+    pub fn footprint(&self) -> Footprint {
+        Footprint::known(self.address, self.dtype, self.axes(), self.span)
+    }
+
+    /// From its first byte to behind its last.
+    #[inline(always)]
+    pub fn range(&self) -> Range<usize> {
+        self.address..self.address + self.span as usize
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: builds the shared library and examples/c/demo.c, writes the example's data
 //! as raw files so that the program need not parse any, and runs it.
 
-use crate::reference::Reference;
+use crate::reference::{Finish, Reference};
 use crate::run::{Run, root, target};
 use crate::tensors::{Archive, Tensor, of_checkpoint};
 use std::fs;
@@ -81,7 +81,15 @@ fn write_layer(
         let bias = of_checkpoint(checkpoint, &format!("{stem}.bias")).ok();
         let bias = bias.map(|bias| bias.elements);
         let inner = weight.elements.len() / weight.rows;
-        let exact = Reference::new(&rows.elements, inner, &weight.elements, bias.as_deref());
+        let plain = Finish { scale: 1.0, norm: None };
+        let exact = Reference::new(
+            &rows.elements,
+            inner,
+            &weight.elements,
+            bias.as_deref(),
+            weight.rows,
+            &plain,
+        );
         let magnitudes = exact.magnitudes.iter().flat_map(|size| size.to_ne_bytes());
         let expected = io.tensor(&format!("layers.{layer}.{part}"))?;
         write(folder, &format!("layer{layer}_{part}"), &floats(&expected.elements))?;

@@ -45,9 +45,9 @@ pub fn address() -> Result<(), String> {
     run(&ADDRESS, &programs)
 }
 
-/// The program with threads under the thread sanitizer.
+/// The programs with threads under the thread sanitizer.
 pub fn thread() -> Result<(), String> {
-    run(&THREAD, &["test_threads.c".to_owned()])
+    run(&THREAD, &["test_threads.c", "test_parallel.c"].map(str::to_owned))
 }
 
 fn run(sanitizer: &Sanitizer, programs: &[String]) -> Result<(), String> {

@@ -110,7 +110,8 @@ impl<'a> Launch<'a> {
         prepared: &Prepared,
         counts: &mut Counts,
     ) -> Result<(), Error> {
-        let mut filled = self.fill(side, prepared)?;
+        let mut filled = Filled::new(prepared, side.rows.count() as usize);
+        self.fill(side, &mut filled)?;
         let left = self.job.lane.workspace_bytes - self.plan.scratch.minimum;
         let choice = prepared.choice(filled.row_count, left);
         for start in &prepared.matmul.starts {
@@ -128,26 +129,28 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// A matmul with this call's rows, distance of the pair, and biases.
+    /// Sets this call's rows, distance of the pair, and biases: in place, since descriptors are
+    /// large.
     #[inline(always)]
-    fn fill<'b>(&self, side: &Side<'_>, prepared: &'b Prepared) -> Result<Filled<'b>, Error> {
-        let cublaslt = self.context.cublaslt;
-        let row_count = side.rows.count() as usize;
-        let mut layouts = None;
-        if row_count != prepared.most_rows {
-            layouts = Some(prepared.sized(cublaslt, row_count)?);
-        }
+    fn fill(&self, side: &Side<'_>, filled: &mut Filled<'_>) -> Result<(), Error> {
+        use sys::cublasLtMatrixLayoutAttribute_t as attribute;
+        let (cublaslt, prepared) = (self.context.cublaslt, filled.prepared);
         let matmul = &prepared.matmul;
-        if let Some(distance) = moved_pair(side, matmul) {
-            let offset =
-                sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
-            let (_, view) = layouts.get_or_insert((prepared.rows, prepared.view));
-            cublaslt.set_layout(view, offset, distance)?;
+        let distance = moved_pair(side, matmul);
+        if filled.row_count != prepared.most_rows || distance.is_some() {
+            let sized = prepared.sized(cublaslt, filled.row_count)?;
+            let (_, view) = filled.layouts.insert(sized);
+            if let Some(distance) = distance {
+                let offset = attribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+                cublaslt.set_layout(view, offset, distance)?;
+            }
         }
         let stack = self.form(side).stack;
-        let bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
-        let operation = bias.map(|_| prepared.operation);
-        Ok(Filled { prepared, layouts, operation, row_count, bias })
+        filled.bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
+        if filled.bias.is_some() {
+            filled.operation = Some(prepared.operation);
+        }
+        Ok(())
     }
 
     /// Writes staged results where they go.
@@ -244,7 +247,13 @@ impl<'a> Launch<'a> {
     }
 }
 
-impl Filled<'_> {
+impl<'a> Filled<'a> {
+    /// As planned, for so many rows.
+    #[inline(always)]
+    fn new(prepared: &'a Prepared, row_count: usize) -> Self {
+        Self { prepared, layouts: None, operation: None, row_count, bias: None }
+    }
+
     /// Sets where the bias of one start lies.
     fn place_bias(&mut self, launch: &Launch<'_>, start: &Start) -> Result<(), Error> {
         let (Some(bias), Some(operation)) = (self.bias, &mut self.operation) else {

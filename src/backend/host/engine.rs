@@ -188,12 +188,15 @@ mod tests {
     #[test]
     fn a_panic_does_not_reach_the_engine_and_its_tickets_are_void() {
         static KEPT: AtomicUsize = AtomicUsize::new(0);
+        static RETURNED: AtomicUsize = AtomicUsize::new(0);
         let threads = engine(|count, ticket| {
             KEPT.store(ticket, Ordering::Relaxed);
             in_order(count, ticket);
+            RETURNED.fetch_add(1, Ordering::Relaxed);
         });
         let message = log::caught(|| threads.run(100, &|index| assert!(index != 57, "planted")));
         assert!(message.unwrap_err().contains("planted"));
+        assert_eq!(RETURNED.load(Ordering::Relaxed), 1);
         in_order(4, KEPT.load(Ordering::Relaxed));
         assert_eq!(runs(&threads).unwrap(), [1; 100]);
     }

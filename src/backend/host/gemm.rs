@@ -16,17 +16,12 @@
 use super::kernel::{DEPTH, Inputs, InstructionSet, Kernels, LANES, MOST_ROWS, Sums};
 use super::norm::Norm;
 use super::pack::PackedMatrix;
-use super::rounding::in_default_mode;
 use super::rows::{Row, RowTable};
 use super::store::Store;
-use super::threads::Threads;
 use crate::backend::{MOST_NORM_WIDTH, Output};
 use crate::dtype::{Element, with_element};
-use crate::error::Error;
-use crate::stats::Counts;
 use crate::view::Rows;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rows of one task: enough to use a panel again while it is in the second cache.
 const TASK_ROWS: usize = 64;
@@ -34,8 +29,6 @@ const TASK_ROWS: usize = 64;
 const TASK_PANELS: usize = 4;
 /// Panels of a task where a norm takes heads whole.
 const HEAD_PANELS: usize = MOST_NORM_WIDTH.div_ceil(LANES);
-/// Below this many multiply-adds waking a thread costs more than it brings.
-const WORTH_THREADS: usize = 1 << 20;
 
 /// view[layer] = scale · norm(rows · matrixᵀ + bias), rounded once.
 pub(super) struct Product<'a> {
@@ -59,7 +52,7 @@ pub(super) struct Gemm<'a> {
 }
 
 // SAFETY: the pointers are to rows that are only read and views of which each element is written
-// by one task; whoever calls `run` promises that they can be.
+// by one task; whoever calls `run_task` promises that they can be.
 unsafe impl Sync for Gemm<'_> {}
 
 /// Widens as many elements as `inputs` holds.
@@ -68,49 +61,11 @@ unsafe impl Sync for Gemm<'_> {}
 /// `row` points to that many elements of the function's dtype.
 type Widen = unsafe fn(row: *const u8, inputs: &mut [f32]);
 
-/// What all tasks counted.
-#[derive(Default)]
-struct Total {
-    multiply_adds: AtomicU64,
-    padding_multiply_adds: AtomicU64,
-}
-
 /// What one task counted, kernel call by kernel call.
 #[derive(Default)]
-struct Tally {
-    multiply_adds: usize,
-    padding_multiply_adds: usize,
-}
-
-/// Runs all products as one job.
-///
-/// # Safety
-/// As for [`crate::backend::Backend::run`].
-pub(super) unsafe fn run(threads: &Threads, gemms: &[Gemm<'_>]) -> Result<Counts, Error> {
-    let total = Total::default();
-    // SAFETY: the caller's promise, for each task of each product.
-    let task = |index: usize| in_default_mode(|| unsafe { run_task(gemms, index, &total) });
-    let tasks = gemms.iter().map(Gemm::task_count).sum();
-    match gemms.iter().map(Gemm::multiply_adds).sum::<usize>() < WORTH_THREADS {
-        true => (0..tasks).for_each(task),
-        false => threads.run(tasks, &task)?,
-    }
-    Ok(Counts {
-        multiply_adds: total.multiply_adds.into_inner(),
-        padding_multiply_adds: total.padding_multiply_adds.into_inner(),
-        matmuls: gemms.len() as u64,
-    })
-}
-
-/// Finds the product that a task belongs to and runs it.
-unsafe fn run_task(gemms: &[Gemm<'_>], mut index: usize, total: &Total) {
-    for gemm in gemms {
-        match index.checked_sub(gemm.task_count()) {
-            Some(later) => index = later,
-            // SAFETY: passed on.
-            None => return unsafe { total.add(gemm.run_task(index)) },
-        }
-    }
+pub(super) struct Tally {
+    pub(super) multiply_adds: usize,
+    pub(super) padding_multiply_adds: usize,
 }
 
 impl<'a> Gemm<'a> {
@@ -136,7 +91,7 @@ impl<'a> Gemm<'a> {
         self.rows.count().div_ceil(TASK_ROWS)
     }
 
-    fn task_count(&self) -> usize {
+    pub(super) fn task_count(&self) -> usize {
         self.row_tasks() * self.matrix.panel_count().div_ceil(self.task_panels())
     }
 
@@ -144,11 +99,15 @@ impl<'a> Gemm<'a> {
         if self.store.has_norm() { self.matrix.run_panels() } else { TASK_PANELS }
     }
 
-    fn multiply_adds(&self) -> usize {
+    pub(super) fn multiply_adds(&self) -> usize {
         self.rows.count().saturating_mul(self.matrix.outputs).saturating_mul(self.matrix.inputs)
     }
 
-    unsafe fn run_task(&self, index: usize) -> Tally {
+    /// Runs one of the product's tasks.
+    ///
+    /// # Safety
+    /// As for [`crate::backend::Backend::run`].
+    pub(super) unsafe fn run_task(&self, index: usize) -> Tally {
         let mut tally = Tally::default();
         let rows = nth(index % self.row_tasks(), TASK_ROWS, self.rows.count());
         let panels = nth(index / self.row_tasks(), self.task_panels(), self.matrix.panel_count());
@@ -225,14 +184,6 @@ impl Tally {
     fn add(&mut self, steps: usize, real_lanes: usize) {
         self.multiply_adds += steps * real_lanes;
         self.padding_multiply_adds += steps * (LANES - real_lanes);
-    }
-}
-
-impl Total {
-    fn add(&self, tally: Tally) {
-        self.multiply_adds.fetch_add(tally.multiply_adds as u64, Ordering::Relaxed);
-        let padding = tally.padding_multiply_adds as u64;
-        self.padding_multiply_adds.fetch_add(padding, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ mod norm;
 mod pack;
 mod place;
 mod pool;
+mod products;
 mod rounding;
 mod rows;
 mod store;
@@ -25,6 +26,7 @@ use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
 use norm::Norm;
 use pack::PackedMatrix;
+use products::Products;
 use std::sync::Arc;
 use threads::Threads;
 
@@ -121,28 +123,9 @@ impl Backend for Host {
         let packed = packed(job.weights)?;
         // SAFETY: passed on.
         unsafe { indices::ensure_indices(job) }?;
-        let mut gemms = Vec::new();
-        for (side, at) in
-            job.sides().flat_map(|side| (0..job.layer_count).map(move |at| (side, at)))
-        {
-            for output in side.outputs() {
-                let place = (job.layer + at) * packed.matrix_count + output.matrix;
-                let slot = &packed.slots[place];
-                let matrix = slot.matrix.as_deref().ok_or_else(no_weights)?;
-                let form = &job.form.matrices[output.matrix];
-                let product = gemm::Product {
-                    rows: side.rows,
-                    bias: slot.bias.as_deref().filter(|_| form.has_bias),
-                    norm: slot.norm(form, job.form.dtype)?,
-                    scale: form.scale,
-                    output,
-                    at,
-                };
-                gemms.push(gemm::Gemm::new(&product, matrix, self.instruction_set));
-            }
-        }
+        let products = Products::new(job, packed, self.instruction_set)?;
         // SAFETY: passed on.
-        unsafe { gemm::run(&self.threads, &gemms) }
+        unsafe { products.run(&self.threads) }
     }
 
     fn ensure_memory(&self, memory: Memory, _: usize, name: &str) -> Result<(), Error> {

@@ -7,6 +7,9 @@ use crate::dtype::{Dtype, Element, with_element};
 #[derive(Clone, Copy)]
 pub(super) struct Norm<'a> {
     weight: &'a [f32],
+    /// The weight's length, made here: made in a loop, it is drawn out of that, to where there may be
+    /// no norm, and checkers of memory take the branch in its making for a bug.
+    width: f32,
     epsilon: f32,
     /// Rounds to the weights' dtype and back, if the norm rounds first.
     round: fn(f32) -> f32,
@@ -19,13 +22,13 @@ impl<'a> Norm<'a> {
             true => with_element!(dtype, E => rounded::<E>),
             false => |value| value,
         };
-        Self { weight, epsilon: form.epsilon, round }
+        Self { weight, width: weight.len() as f32, epsilon: form.epsilon, round }
     }
 
     /// What the values of a head, in order, are multiplied by.
     pub(super) fn factor(&self, head: impl Iterator<Item = f32>) -> f32 {
         let squares = head.fold(0.0, |sum, value| sum + value * value);
-        1.0 / (squares / self.weight.len() as f32 + self.epsilon).sqrt()
+        1.0 / (squares / self.width + self.epsilon).sqrt()
     }
 
     /// The value of an output once its head's factor is known.

@@ -104,3 +104,40 @@ impl<T: Sync> std::ops::Deref for Visit<'_, T> {
         self.content
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_finds_the_content_of_its_own_opening_or_nothing() {
+        let place = Place::new();
+        let opened = place.open(&1).unwrap();
+        let number = opened.number;
+        assert!(place.open(&2).is_none());
+        assert_eq!(place.visit(number).map(|visit| *visit), Some(1));
+        assert_eq!(opened.close(), 0);
+        assert!(place.visit(number).is_none());
+        let again = place.open(&2).unwrap();
+        assert!(place.visit(number).is_none());
+        assert_eq!(place.visit(again.number).map(|visit| *visit), Some(2));
+    }
+
+    #[test]
+    fn closing_waits_for_visitors_and_lets_no_more_in() {
+        let (place, is_done) = (Place::new(), AtomicBool::new(false));
+        let opened = place.open(&is_done).unwrap();
+        let (number, visit) = (opened.number, place.visit(opened.number).unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let visit = visit;
+                while place.visit(number).is_some() {
+                    std::thread::yield_now();
+                }
+                visit.store(true, Ordering::Relaxed);
+            });
+            assert!(opened.close() >= 1);
+            assert!(is_done.load(Ordering::Relaxed));
+        });
+    }
+}

@@ -10,7 +10,7 @@ pub struct Reference {
     /// rows · weightᵀ + bias, before norm and scale.
     projected: Vec<f64>,
     /// The sum of the magnitudes of the terms of each of these.
-    magnitudes: Vec<f64>,
+    pub magnitudes: Vec<f64>,
 }
 
 /// What is done to a part's heads after the bias: `scale · rms(head) · weight`, or `scale · head`.

@@ -61,12 +61,13 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = RowDtype::F32)]
     out_dtype: RowDtype,
     /// Make the calls again, by plans, into memory laid out as engines' caches: each rank's own,
-    /// poisoned with NaN and fenced with canaries. Results must be within the bound, on the host the
-    /// plain calls' bits, and nothing else may change. (L layers, T rows, H heads of d lanes, B
-    /// sequences, S rows of capacity, P pages)
+    /// poisoned with NaN and fenced with canaries. Results must be within the bound, on the host
+    /// the plain calls' bits, and nothing else may change. (L layers, T rows, H heads of d lanes,
+    /// B sequences, S rows of capacity, P pages)
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = Layouts::parser())]
     layout: Vec<Layouts>,
-    /// In the layouts' calls, fill K and V of all layers by one call [layout: plain, if none is given]
+    /// In the layouts' calls, fill K and V of all layers by one call [layout: plain, if none is
+    /// given]
     #[arg(long, conflicts_with = "layer")]
     layers_at_once: bool,
     /// In the layouts' calls, take rows by a list, out of order, some twice and some not, from a

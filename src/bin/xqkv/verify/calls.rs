@@ -46,7 +46,8 @@ pub fn verify(layer: Layer, setting: &Setting<'_>) -> Outcome<(LayerVerdict, Pla
     Ok((verdict, Plain { layer, decoder, encoder, exact, results: prefill }))
 }
 
-/// Makes one call on every rank, without a plan but lent what one asks for, each writing its heads into the common outputs.
+/// Makes one call on every rank, without a plan but lent what one asks for, each writing its heads
+/// into the common outputs.
 fn run(
     layer: &Layer,
     kind: Call,

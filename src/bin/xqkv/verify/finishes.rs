@@ -19,9 +19,9 @@ pub struct Choices {
     #[arg(long, value_name = "Q,K,V", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = ROOT)]
     scale: Option<Scales>,
-    /// Norm each head of Q and of K (RMS), by the checkpoint's weights, or if it has none by such as
-    /// the command makes up; rounded before the weight is multiplied as the checkpoint's model does
-    /// (own), at the end alone (once), or to the weights' dtype before as well (first)
+    /// Norm each head of Q and of K (RMS), by the checkpoint's weights, or if it has none by such
+    /// as the command makes up; rounded before the weight is multiplied as the checkpoint's model
+    /// does (own), at the end alone (once), or to the weights' dtype before as well (first)
     #[arg(long, value_name = "ROUNDING", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "own", hide_possible_values = true)]
     norm: Option<Rounding>,
@@ -118,8 +118,8 @@ impl Finishes {
         Ok(finishes)
     }
 
-    /// Fills a rank's weights: as the library reads the checkpoint, or where that has no norms tensor
-    /// by tensor.
+    /// Fills a rank's weights: as the library reads the checkpoint, or where that has no norms
+    /// tensor by tensor.
     pub fn fill(
         &self,
         update: &Update,
