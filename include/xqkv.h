@@ -52,11 +52,6 @@
 #define XQKV_VERSION_ABI 1
 
 /**
- * The half of the word that is the generation.
- */
-#define GENERATION (~0 << 32)
-
-/**
  * What a call answers. Numbers stand in blocks of a hundred by cause, are never reused, and a
  * caller that meets one it does not know can go by its block:
  *
