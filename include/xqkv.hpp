@@ -3,6 +3,11 @@
 // Each handle has a move-only owner; plain structs come ready from their makers; every operation exists twice, as one that
 // throws xqkv::error and as one that returns a result (try_...), of which only the latter remain without exceptions. The
 // wrapper allocates nothing of its own. What each call does, for which threads, and what it answers is said in xqkv.h.
+//
+// Pages of 16 rows, head by head, filled by slots from the rows that a list names:
+//
+//     call.encoder = xqkv::with_row_list(xqkv::rows(hidden, buffer_rows), row_list, row_count);
+//     call.key = xqkv::with_slots(xqkv::with_groups(xqkv::view(pages, width, 16 * width), 16), slots, page_count * 16);
 #ifndef XQKV_HPP
 #define XQKV_HPP
 

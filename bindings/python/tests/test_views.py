@@ -64,11 +64,12 @@ def test_rows_whose_slot_is_minus_one_are_left_out(projection, plain):
 
 
 def test_sequences_of_a_batch_are_head_major(projection, plain):
-    """[batch, heads, rows, width], with more room than rows."""
-    key, value = poisoned(3, HEADS, 3, WIDTH), poisoned(2, HEADS, WIDTH, 3)
-    views = {"key": View(key, "group head row width"), "value": View(value, "group head width row")}
+    """[batch, heads, rows, width], with room for more sequences, and for more rows of each."""
+    key, value = poisoned(3, HEADS, 5, WIDTH), poisoned(2, HEADS, WIDTH, 3)
+    views = {"key": View([key[:, :, :3]], "group head row width"), "value": View(value, "group head width row")}
     projection.forward(encoder=HIDDEN, layer=1, **views)
-    assert same(key[:2], plain.key[1].reshape(2, 3, HEADS, WIDTH).transpose(0, 2, 1, 3)) and np.isnan(key[2]).all()
+    assert same(key[:2, :, :3], plain.key[1].reshape(2, 3, HEADS, WIDTH).transpose(0, 2, 1, 3))
+    assert np.isnan(key[2]).all() and np.isnan(key[:, :, 3:]).all()
     assert same(value, plain.value[1].reshape(2, 3, HEADS, WIDTH).transpose(0, 2, 3, 1))
 
 

@@ -7,8 +7,8 @@ use crate::dtype::{Dtype, Element, with_element};
 #[derive(Clone, Copy)]
 pub(super) struct Norm<'a> {
     weight: &'a [f32],
-    /// The weight's length, made here: made in a loop, it is drawn out of that, to where there may be
-    /// no norm, and checkers of memory take the branch in its making for a bug.
+    /// The weight's length, made here: made in a loop, it is drawn out of that, to where there may
+    /// be no norm, and checkers of memory take the branch in its making for a bug.
     width: f32,
     epsilon: f32,
     /// Rounds to the weights' dtype and back, if the norm rounds first.
