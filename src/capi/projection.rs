@@ -237,22 +237,32 @@ pub unsafe extern "C" fn xqkv_projection_get_weights_version(
 ///     g * (sum |x||w| + |b|) * |scale|, and half a unit in the last place of its dtype
 ///     g = n * 2^-24 / (1 - n * 2^-24), n = inner width + 2
 ///
-/// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+/// (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Adding to what is there
+/// is one rounding of the sum to f32 more. Through a norm, let e[j] be that difference of a head's
+/// lane y[j] before its scale, r its root mean square with norm_epsilon, and R the root mean square
+/// of e: a result differs by at most
+///
+///     |scale * weight[j]| * (d + g(head_width + 8) * (|y[j]| / r + d)), and half a unit as above
+///     d = (e[j] + |y[j]| * R / r) / max(r - R, sqrt(norm_epsilon))
+///
+/// and by |scale * weight[j]| half units in the last place of y[j] / r with norm_rounds_first.
 ///
 /// On CUDA the call puts its work on `stream` and returns; rows and views must stay until that work
 /// is done, and results are good behind it on the stream. Rows are of the weights' dtype, results
 /// of that dtype or f32; sums are in f32. A bias is scaled and rounded to the results' dtype when
 /// it is loaded, and each of these roundings adds half a unit in the last place of the bias to the
-/// bound. With a plan the call makes one call of cublasLtMatmul for each product (docs/matmuls.md),
-/// two driver calls to have the context current, and one more for each of wait_event and
-/// signal_event; it allocates, asks, waits for and locks nothing, so it may be captured in a graph.
-/// Then pointers are not checked: a wrong one fails as any kernel's would. Any thread.
+/// bound. With a plan the call makes one call of cublasLtMatmul for each product and one launch for
+/// each kernel (docs/matmuls.md), two driver calls to have the context current, and one more for
+/// each of wait_event and signal_event; it allocates, asks, waits for and locks nothing, so it may
+/// be captured in a graph. Then pointers are not checked: a wrong one fails as any kernel's would.
+/// Any thread.
 ///
 /// Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
-/// INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
-/// LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
-/// PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED,
-/// CALLBACK_FAILED.
+/// INVALID_ENUM, INVALID_ARGUMENT (also indices out of range, on the host), SIZE_OVERFLOW,
+/// INVALID_STRIDE, MISALIGNED, OVERLAP (also two rows in one place, on the host),
+/// LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), WORKSPACE_TOO_SMALL (the message
+/// names both sizes), NOT_SUPPORTED, PLAN_MISMATCH, PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With
+/// the outputs undefined: DEVICE_FAILED, CALLBACK_FAILED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_projection_forward(
     projection: *const xqkv_projection,

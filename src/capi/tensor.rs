@@ -156,8 +156,11 @@ pub struct xqkv_tensor {
     pub memory: i32,
     /// An xqkv_ownership.
     pub ownership: i32,
-    /// Quantised weights: the scales, one for each block; NULL for weights that are not. Not in
-    /// this version: must be NULL.
+    /// For quantised weights to come: the scales, where the weight is too, as a packed matrix of
+    /// one scale for each block of scale_block_rows x scale_block_columns elements, so that an
+    /// element counts as itself times its block's scale: blocks of 1 row and all columns have a
+    /// scale for each output, those of 1 row and 32 columns are ggml's. No dtype of this version
+    /// takes one: must be NULL, or the put is NOT_SUPPORTED.
     pub scale: *const c_void,
     /// Quantised weights: an xqkv_dtype, of `scale`; otherwise 0.
     pub scale_dtype: i32,

@@ -53,8 +53,9 @@ pub struct xqkv_view {
     pub slots: *const i64,
     /// With slots, how many places there are; otherwise 0.
     pub slot_count: i64,
-    /// Quantised outputs: the scale that results are divided by; NULL for outputs that are not.
-    /// Not in this version: must be NULL.
+    /// For fp8 caches to come: one f32 in the memory of the context's device by which this view's
+    /// results are divided before they are rounded, so that K and V have each their own. No dtype
+    /// of this version takes one: must be NULL, or the call is NOT_SUPPORTED.
     pub quantization_scale: *const f32,
     /// An xqkv_dtype. The host writes any, rounded once to nearest even.
     pub dtype: i32,
