@@ -1182,8 +1182,9 @@ typedef struct xqkv_view {
    */
   int64_t slot_count;
   /**
-   * Quantised outputs: the scale that results are divided by; NULL for outputs that are not.
-   * Not in this version: must be NULL.
+   * For fp8 caches to come: one f32 in the memory of the context's device by which this view's
+   * results are divided before they are rounded, so that K and V have each their own. No dtype
+   * of this version takes one: must be NULL, or the call is NOT_SUPPORTED.
    */
   const float *quantization_scale;
   /**
@@ -1528,8 +1529,11 @@ typedef struct xqkv_tensor {
    */
   int32_t ownership;
   /**
-   * Quantised weights: the scales, one for each block; NULL for weights that are not. Not in
-   * this version: must be NULL.
+   * For quantised weights to come: the scales, where the weight is too, as a packed matrix of
+   * one scale for each block of scale_block_rows x scale_block_columns elements, so that an
+   * element counts as itself times its block's scale: blocks of 1 row and all columns have a
+   * scale for each output, those of 1 row and 32 columns are ggml's. No dtype of this version
+   * takes one: must be NULL, or the put is NOT_SUPPORTED.
    */
   const void *scale;
   /**
@@ -1803,22 +1807,32 @@ xqkv_status xqkv_projection_get_weights_version(const struct xqkv_projection *pr
  *     g * (sum |x||w| + |b|) * |scale|, and half a unit in the last place of its dtype
  *     g = n * 2^-24 / (1 - n * 2^-24), n = inner width + 2
  *
- * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+ * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Adding to what is there
+ * is one rounding of the sum to f32 more. Through a norm, let e[j] be that difference of a head's
+ * lane y[j] before its scale, r its root mean square with norm_epsilon, and R the root mean square
+ * of e: a result differs by at most
+ *
+ *     |scale * weight[j]| * (d + g(head_width + 8) * (|y[j]| / r + d)), and half a unit as above
+ *     d = (e[j] + |y[j]| * R / r) / max(r - R, sqrt(norm_epsilon))
+ *
+ * and by |scale * weight[j]| half units in the last place of y[j] / r with norm_rounds_first.
  *
  * On CUDA the call puts its work on `stream` and returns; rows and views must stay until that work
  * is done, and results are good behind it on the stream. Rows are of the weights' dtype, results
  * of that dtype or f32; sums are in f32. A bias is scaled and rounded to the results' dtype when
  * it is loaded, and each of these roundings adds half a unit in the last place of the bias to the
- * bound. With a plan the call makes one call of cublasLtMatmul for each product (docs/matmuls.md),
- * two driver calls to have the context current, and one more for each of wait_event and
- * signal_event; it allocates, asks, waits for and locks nothing, so it may be captured in a graph.
- * Then pointers are not checked: a wrong one fails as any kernel's would. Any thread.
+ * bound. With a plan the call makes one call of cublasLtMatmul for each product and one launch for
+ * each kernel (docs/matmuls.md), two driver calls to have the context current, and one more for
+ * each of wait_event and signal_event; it allocates, asks, waits for and locks nothing, so it may
+ * be captured in a graph. Then pointers are not checked: a wrong one fails as any kernel's would.
+ * Any thread.
  *
  * Returns, with nothing written: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
- * INVALID_ENUM, INVALID_ARGUMENT, SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, OVERLAP,
- * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), NOT_SUPPORTED, PLAN_MISMATCH,
- * PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With the outputs undefined: DEVICE_FAILED,
- * CALLBACK_FAILED.
+ * INVALID_ENUM, INVALID_ARGUMENT (also indices out of range, on the host), SIZE_OVERFLOW,
+ * INVALID_STRIDE, MISALIGNED, OVERLAP (also two rows in one place, on the host),
+ * LAYER_OUT_OF_RANGE, NOT_READY (the message names the weights), WORKSPACE_TOO_SMALL (the message
+ * names both sizes), NOT_SUPPORTED, PLAN_MISMATCH, PLAN_NEEDED, WRONG_MEMORY, DEVICE_REFUSED. With
+ * the outputs undefined: DEVICE_FAILED, CALLBACK_FAILED.
  */
 xqkv_status xqkv_projection_forward(const struct xqkv_projection *projection,
                                     const struct xqkv_forward *forward,
