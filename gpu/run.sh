@@ -65,6 +65,8 @@ verify() {
             step "verify ${fixture#*/} ranks $ranks" 30 \
                 bin/xqkv verify "$fixture" --ranks "$ranks" --backend cuda
         done
+        step "verify ${fixture#*/} layouts" 60 bin/xqkv verify "$fixture" --ranks 3 --backend cuda \
+            --layout all --layers-at-once --row-list --scale --norm
     done
 }
 
@@ -76,7 +78,7 @@ sanitizer() {
     fi
     for kind in memcheck racecheck; do
         step "sanitizer $kind" 60 "$tool" --tool "$kind" --error-exitcode 9 \
-            bin/xqkv verify fixtures/whisper --ranks 2 --backend cuda
+            bin/xqkv verify fixtures/whisper --ranks 2 --backend cuda --layout all --norm
     done
 }
 
