@@ -31,6 +31,22 @@ static void a_plan_runs_every_number_of_rows_up_to_its_own(void) {
     CHECK_OK(xqkv_plan_destroy(plan, &error));
 }
 
+/* What a layer would be packed to grows with the rows, and layers with addresses of their own do not step by it. */
+static void layers_of_their_own_may_have_fewer_rows_than_planned(void) {
+    static outputs out;
+    void *keys[LAYERS] = {out.parts[KEY] + 300, out.parts[KEY]}, *values[LAYERS] = {out.parts[VALUE], out.parts[VALUE] + 200};
+    xqkv_forward call = test_call(&out, 0, 9);
+    call.layer_count = LAYERS, call.key.data = call.value.data = NULL;
+    call.key.layer_data = keys, call.value.layer_data = values;
+    xqkv_plan *plan = made(&call, NULL);
+    call.plan = plan, call.encoder.rows = 5;
+    poison(&out);
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
+    CHECK(out.parts[KEY][300 + 4 * 6] == test_result(KEY, 0, 4, 0, 0) && isnan(out.parts[KEY][300 + 5 * 6]));
+    CHECK(out.parts[KEY][4 * 6] == test_result(KEY, 1, 4, 0, 0) && out.parts[VALUE][200] == test_result(VALUE, 1, 0, 0, 0));
+    CHECK_OK(xqkv_plan_destroy(plan, &error));
+}
+
 static void a_plan_for_both_sides_serves_one_of_them_and_any_layer(void) {
     static outputs out;
     xqkv_stats stats;
@@ -189,6 +205,7 @@ int main(void) {
     projection = test_projection(context, NULL);
     load(projection, 0);
     a_plan_runs_every_number_of_rows_up_to_its_own();
+    layers_of_their_own_may_have_fewer_rows_than_planned();
     a_plan_for_both_sides_serves_one_of_them_and_any_layer();
     a_plan_survives_a_commit();
     a_timed_and_an_unaligned_plan_run_as_well();

@@ -131,6 +131,21 @@ impl<'a> View<'a> {
         self.target.strides
     }
 
+    /// Its strides, 0 where nothing steps by them: between layers that are one or have each its own
+    /// address, groups that there are none of, and a single head. What is packed there may depend on
+    /// the rows.
+    #[inline(always)]
+    pub fn stepped_strides(&self) -> Strides {
+        let (shape, strides) = (self.shape, self.target.strides);
+        let steps_layers = shape.layers > 1 && self.has_layer_stride();
+        Strides {
+            layer: if steps_layers { strides.layer } else { 0 },
+            group: if self.target.group_rows > 0 { strides.group } else { 0 },
+            head: if shape.heads > 1 { strides.head } else { 0 },
+            ..strides
+        }
+    }
+
     /// Places of one group, where groups do not just continue each other.
     pub fn group_rows(&self) -> Option<i64> {
         (self.target.group_rows > 0).then_some(self.target.group_rows)

@@ -61,12 +61,13 @@ struct ViewShape {
 impl CallShape {
     /// The shape of a call, whose rows become the most.
     pub(super) fn of(call: &Call<'_>, alignment: usize) -> Self {
-        let decoder = call.decoder.as_ref().map(|side| {
-            side_shape("decoder", &side.rows, [Some(("query", &side.query)), None], call)
-        });
+        let decoder = call
+            .decoder
+            .as_ref()
+            .map(|side| side_shape("decoder", &side.rows, [Some(("query", &side.query)), None]));
         let encoder = call.encoder.as_ref().map(|side| {
             let views = [Some(("key", &side.key)), Some(("value", &side.value))];
-            side_shape("encoder", &side.rows, views, call)
+            side_shape("encoder", &side.rows, views)
         });
         Self { layer_count: call.layer_count, decoder, encoder, alignment }
     }
@@ -82,12 +83,12 @@ impl CallShape {
         );
         if let Some(side) = &call.decoder {
             let planned = self.decoder.as_ref().ok_or_else(|| unplanned("decoder"))?;
-            planned.ensure_fits(&side.rows, [Some(&side.query), None], call.layer_count)?;
+            planned.ensure_fits(&side.rows, [Some(&side.query), None])?;
         }
         if let Some(side) = &call.encoder {
             let planned = self.encoder.as_ref().ok_or_else(|| unplanned("encoder"))?;
             let views = [Some(&side.key), Some(&side.value)];
-            planned.ensure_fits(&side.rows, views, call.layer_count)?;
+            planned.ensure_fits(&side.rows, views)?;
         }
         self.ensure_aligned(call)
     }
@@ -116,12 +117,7 @@ fn unplanned(name: &str) -> Error {
 }
 
 impl SideShape {
-    fn ensure_fits(
-        &self,
-        rows: &Rows,
-        views: [Option<&View<'_>>; 2],
-        layer_count: i64,
-    ) -> Result<(), Error> {
+    fn ensure_fits(&self, rows: &Rows, views: [Option<&View<'_>>; 2]) -> Result<(), Error> {
         let name = self.name;
         ensure_equal(name, "row_stride", self.row_stride, rows.row_stride())?;
         ensure_equal(name, "dtype", self.dtype.into(), rows.dtype() as i64)?;
@@ -134,15 +130,15 @@ impl SideShape {
             self.most_rows
         );
         let views = self.views.iter().flatten().zip(views.into_iter().flatten());
-        views.into_iter().try_for_each(|(planned, view)| planned.ensure_fits(view, layer_count))
+        views.into_iter().try_for_each(|(planned, view)| planned.ensure_fits(view))
     }
 }
 
 impl ViewShape {
-    fn of(name: &'static str, view: &View<'_>, layer_count: i64) -> Self {
+    fn of(name: &'static str, view: &View<'_>) -> Self {
         Self {
             name,
-            strides: relevant_strides(view, layer_count),
+            strides: view.stepped_strides(),
             group_rows: view.group_rows().unwrap_or(0),
             dtype: view.dtype() as i32,
             has_slots: view.slots().is_some(),
@@ -151,8 +147,8 @@ impl ViewShape {
         }
     }
 
-    fn ensure_fits(&self, view: &View<'_>, layer_count: i64) -> Result<(), Error> {
-        let given = Self::of(self.name, view, layer_count);
+    fn ensure_fits(&self, view: &View<'_>) -> Result<(), Error> {
+        let given = Self::of(self.name, view);
         if *self == given {
             return Ok(());
         }
@@ -199,10 +195,8 @@ fn side_shape(
     name: &'static str,
     rows: &Rows,
     views: [Option<(&'static str, &View<'_>)>; 2],
-    call: &Call<'_>,
 ) -> SideShape {
-    let view =
-        |(name, view): (&'static str, &View<'_>)| ViewShape::of(name, view, call.layer_count);
+    let view = |(name, view): (&'static str, &View<'_>)| ViewShape::of(name, view);
     SideShape {
         name,
         most_rows: rows.count(),
@@ -211,15 +205,4 @@ fn side_shape(
         has_list: rows.list().is_some(),
         views: views.map(|named| named.map(view)),
     }
-}
-
-/// The strides that the call steps by; a packed layer stride grows with the rows, and of one layer
-/// none is used.
-fn relevant_strides(view: &View<'_>, layer_count: i64) -> Strides {
-    let strides = view.strides();
-    let has_layer_stride = layer_count > 1 && view.has_layer_stride();
-    let layer = if has_layer_stride { strides.layer } else { 0 };
-    let group = if view.group_rows().is_some() { strides.group } else { 0 };
-    let head = if view.shape().heads > 1 { strides.head } else { 0 };
-    Strides { layer, group, head, ..strides }
 }

@@ -4,7 +4,7 @@ use super::planner::{PartShape, Relation, SideShape};
 use super::weights::DeviceWeights;
 use crate::backend::{Borrowed, Job, Output, Side};
 use crate::error::{Error, ensure};
-use crate::view::{Strides, View};
+use crate::view::View;
 
 /// Most that an alignment is told apart.
 const MOST_ALIGNMENT: u32 = 8;
@@ -48,7 +48,7 @@ fn part_shape(
     let mut part = PartShape {
         heads: view.shape().heads as usize,
         width: view.shape().width as usize,
-        strides: stepped_strides(view),
+        strides: view.stepped_strides(),
         has_layer_stride: view.has_layer_stride() || job.layer_count == 1,
         is_scattered: is_scattered(view),
         has_norm: matrix.norm.is_some(),
@@ -65,16 +65,6 @@ fn part_shape(
     let bias = weights.bias(matrix.stack, part.result_dtype());
     part.bias_layer_stride = bias.map_or(0, |bias| bias.layer_stride);
     Ok(part)
-}
-
-fn stepped_strides(view: &View<'_>) -> Strides {
-    let (shape, strides) = (view.shape(), view.strides());
-    Strides {
-        layer: if shape.layers > 1 { strides.layer } else { 0 },
-        head: if shape.heads > 1 { strides.head } else { 0 },
-        group: if view.group_rows().is_some() { strides.group } else { 0 },
-        ..strides
-    }
 }
 
 /// Whether places are not one stride apart. How many groups there are must not matter, since a plan
