@@ -264,6 +264,20 @@ pub struct Lane {
     pub workspace_bytes: usize,
 }
 
+impl Lane {
+    /// Refuses a workspace that is smaller than what is needed.
+    pub fn ensure_workspace(&self, needed: usize) -> Result<(), Error> {
+        ensure!(
+            needed <= self.workspace_bytes,
+            WorkspaceTooSmall,
+            "workspace_bytes is {}, this call needs {needed}; xqkv_plan_get_workspace tells the \
+             sizes for a plan's rows",
+            self.workspace_bytes
+        );
+        Ok(())
+    }
+}
+
 /// How a plan is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanOptions {

@@ -170,7 +170,7 @@ impl Backend for Cuda {
 
     unsafe fn run(&self, plan: &Plan, job: &Job<'_>) -> Result<Counts, Error> {
         let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
-        plan.scratch.ensure_fits(job)?;
+        job.lane.ensure_workspace(plan.scratch.minimum)?;
         let _entered = self.context().enter()?;
         let launch = Launch { context: self.context(), plan, weights, job };
         // SAFETY: passed on.

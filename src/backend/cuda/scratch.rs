@@ -4,7 +4,7 @@
 use super::plan::SidePlan;
 use crate::backend::{Job, WORKSPACE_ALIGNMENT};
 use crate::dtype::Dtype;
-use crate::error::{Error, Status, ensure};
+use crate::error::{Error, Status};
 
 /// Bytes from the workspace's beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,18 +40,6 @@ impl Scratch {
             let message = "the workspace of this call has more than 2^63 bytes; plan fewer rows";
             Error::new(Status::SizeOverflow, message)
         })
-    }
-
-    /// Refuses a call with less than it needs.
-    pub(super) fn ensure_fits(&self, job: &Job<'_>) -> Result<(), Error> {
-        ensure!(
-            self.minimum <= job.lane.workspace_bytes,
-            WorkspaceTooSmall,
-            "workspace_bytes is {}, this call needs {}; xqkv_plan_get_workspace tells the sizes",
-            job.lane.workspace_bytes,
-            self.minimum
-        );
-        Ok(())
     }
 }
 

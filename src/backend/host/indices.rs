@@ -18,13 +18,7 @@ pub(super) fn scratch_bytes(job: &Job<'_>) -> usize {
 /// # Safety
 /// The lists can be read and the job's workspace written.
 pub(super) unsafe fn ensure_indices(job: &Job<'_>) -> Result<(), Error> {
-    let (needed, given) = (scratch_bytes(job), job.lane.workspace_bytes);
-    ensure!(
-        needed <= given,
-        WorkspaceTooSmall,
-        "workspace_bytes is {given}, this call needs {needed} to check its slots; \
-         xqkv_plan_get_workspace tells the size for a plan's rows"
-    );
+    job.lane.ensure_workspace(scratch_bytes(job))?;
     let scratch = std::ptr::with_exposed_provenance_mut(job.lane.workspace);
     for side in job.sides() {
         if let Some(list) = side.rows.list() {
