@@ -12,6 +12,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 DOCUMENT = FOLDER / "waves.md"
+sys.path.insert(0, str(FOLDER.parent / "gpu"))
+
+import shapes  # noqa: E402  the benchmark's, found beside it
+from shapes import DECODE_ROWS, ELEMENT_BYTES  # noqa: E402
 
 # NVIDIA's data sheets of the SXM5 modules, dense bf16.
 MULTIPROCESSORS = 132
@@ -22,7 +26,6 @@ L2_BYTES = 50e6
 LAUNCH_SECONDS = 2e-6
 # Outputs and rows of a tile.
 TILES = ((128, 128), (128, 256))
-ELEMENT_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,17 @@ class Model:
     bias: str
 
 
+def model(name, shape, ranks, encoder_rows):
+    """A model of the benchmark's as these tables call it."""
+    sizes = (shape.width, shape.query_heads, shape.key_value_heads, shape.head_width, shape.layers)
+    return Model(name, ranks, *sizes, encoder_rows, "V" if shape.has_bias else "none")
+
+
 MODELS = (
-    Model("whisper-large-v3", (1, 4), 1280, 20, 20, 64, 32, 1500, "V"),
-    Model("mllama-11B", (1, 8), 4096, 32, 8, 128, 8, 6404, "none"),
-    Model("T5-XXL", (1, 8), 4096, 64, 64, 64, 24, 512, "none"),
+    model("whisper-large-v3", shapes.WHISPER, (1, 4), shapes.WHISPER.encoder_rows[0]),
+    model("mllama-11B", shapes.MLLAMA, (1, 8), shapes.MLLAMA.encoder_rows[1]),
+    model("T5-XXL", shapes.T5, (1, 8), shapes.T5.encoder_rows[0]),
 )
-DECODE_ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
