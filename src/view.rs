@@ -131,9 +131,9 @@ impl<'a> View<'a> {
         self.target.strides
     }
 
-    /// Its strides, 0 where nothing steps by them: between layers that are one or have each its own
-    /// address, groups that there are none of, and a single head. What is packed there may depend on
-    /// the rows.
+    /// Its strides, 0 where nothing steps by them: between layers that are one or have each its
+    /// own address, groups that there are none of, and a single head. What is packed there may
+    /// depend on the rows.
     #[inline(always)]
     pub fn stepped_strides(&self) -> Strides {
         let (shape, strides) = (self.shape, self.target.strides);
