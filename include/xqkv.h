@@ -31,6 +31,11 @@
 #define XQKV_VERSION_JOIN(major, minor, patch) #major "." #minor "." #patch
 
 /**
+ * Marks of a wire; a mark may be used again once it was joined.
+ */
+#define WIRE_MARKS 16
+
+/**
  * The major version of this header.
  */
 #define XQKV_VERSION_MAJOR 0
@@ -228,6 +233,27 @@ enum xqkv_status
    */
   XQKV_STATUS_CALLBACK_FAILED = 602,
   /**
+   * The ranks do not agree: on what they are, or on which call they are in; the message names
+   * ranks and fields, and all ranks are told. Effect: none.
+   */
+  XQKV_STATUS_MISMATCH = 701,
+  /**
+   * Another rank is gone or out of step, or the communicator was aborted; the message names the
+   * rank where it is known, and the operation. Effect: communicator poisoned, outputs undefined.
+   */
+  XQKV_STATUS_PEER_LOST = 702,
+  /**
+   * Another rank, or another call of this one, was not there by the deadline; the message names
+   * the rank where it is known, and the operation. Effect: communicator poisoned, outputs
+   * undefined.
+   */
+  XQKV_STATUS_TIMED_OUT = 703,
+  /**
+   * The communicator has failed before; the message tells how. Make it anew, on every rank.
+   * Effect: none.
+   */
+  XQKV_STATUS_COMM_POISONED = 704,
+  /**
    * The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
    * outputs of the call undefined.
    */
@@ -258,7 +284,8 @@ enum xqkv_effect
    */
   XQKV_EFFECT_OUTPUTS_UNDEFINED = 2,
   /**
-   * The communicator answers every later call with an error until it is made anew.
+   * The communicator answers every later call with an error until it is made anew, and the
+   * call's own output views hold anything. Weights and calls without transfers are as before.
    */
   XQKV_EFFECT_COMMUNICATOR_POISONED = 3,
   /**

@@ -99,6 +99,19 @@ pub enum Status {
     /// A callback of the engine's did not do what it must; the message says what. Effect: outputs
     /// undefined.
     CallbackFailed = 602,
+    /// The ranks do not agree: on what they are, or on which call they are in; the message names
+    /// ranks and fields, and all ranks are told. Effect: none.
+    Mismatch = 701,
+    /// Another rank is gone or out of step, or the communicator was aborted; the message names the
+    /// rank where it is known, and the operation. Effect: communicator poisoned, outputs undefined.
+    PeerLost = 702,
+    /// Another rank, or another call of this one, was not there by the deadline; the message names
+    /// the rank where it is known, and the operation. Effect: communicator poisoned, outputs
+    /// undefined.
+    TimedOut = 703,
+    /// The communicator has failed before; the message tells how. Make it anew, on every rank.
+    /// Effect: none.
+    CommPoisoned = 704,
     /// The library panicked, which is a bug worth reporting. Effect: handle poisoned, and the
     /// outputs of the call undefined.
     Panic = 901,
@@ -112,7 +125,8 @@ pub enum Effect {
     None = 1,
     /// The call's own output views hold anything; all else is as it was.
     OutputsUndefined = 2,
-    /// The communicator answers every later call with an error until it is made anew.
+    /// The communicator answers every later call with an error until it is made anew, and the
+    /// call's own output views hold anything. Weights and calls without transfers are as before.
     CommunicatorPoisoned = 3,
     /// The handle that was being changed answers every later call with an error.
     HandlePoisoned = 4,
@@ -193,6 +207,10 @@ named_enum!(Status {
     CheckpointMismatch => c"XQKV_STATUS_CHECKPOINT_MISMATCH",
     DeviceFailed => c"XQKV_STATUS_DEVICE_FAILED",
     CallbackFailed => c"XQKV_STATUS_CALLBACK_FAILED",
+    Mismatch => c"XQKV_STATUS_MISMATCH",
+    PeerLost => c"XQKV_STATUS_PEER_LOST",
+    TimedOut => c"XQKV_STATUS_TIMED_OUT",
+    CommPoisoned => c"XQKV_STATUS_COMM_POISONED",
     Panic => c"XQKV_STATUS_PANIC",
 });
 
@@ -201,6 +219,8 @@ impl Status {
     pub fn effect(self) -> Effect {
         match self {
             Status::Panic => Effect::HandlePoisoned,
+            Status::Mismatch | Status::CommPoisoned => Effect::None,
+            Status::PeerLost | Status::TimedOut => Effect::CommunicatorPoisoned,
             _ if (self as i32) < 600 => Effect::None,
             _ => Effect::OutputsUndefined,
         }

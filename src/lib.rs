@@ -11,6 +11,8 @@ compile_error!("handles are 64 bits wide, and checkpoints hold little-endian ele
 pub mod backend;
 /// The C boundary: one noun of the header in each file.
 pub mod capi;
+/// This rank's seat among the ranks.
+pub mod comm;
 /// Element types.
 pub mod dtype;
 /// Statuses and messages.

@@ -7,7 +7,9 @@ mod version;
 
 pub use plan::Plan;
 
-use crate::backend::{Backend, Form, Job, Lane, Numerics, Output, PlanOptions, Side, Weights};
+use crate::backend::{
+    Backend, Columns, Form, Job, Lane, Numerics, Output, PlanOptions, Side, Weights,
+};
 use crate::error::{Error, ensure};
 use crate::shard::Shard;
 use crate::spec::{Part, Spec};
@@ -184,7 +186,11 @@ impl Projection {
     }
 
     fn job<'a>(&'a self, call: &'a Call<'a>, weights: &'a Weights) -> Job<'a> {
-        let output = |name, part, view| Some(Output { name, matrix: matrix_of(part), view });
+        let output = |name, part, view| {
+            let matrix = matrix_of(part);
+            let columns = Columns { begin: 0, count: self.form.matrices[matrix].outputs };
+            Some(Output { name, matrix, columns, view })
+        };
         let decoder = call.decoder.as_ref().map(|DecoderSide { rows, query }| Side {
             name: "decoder",
             rows,

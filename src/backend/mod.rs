@@ -17,6 +17,7 @@ use crate::stats::Counts;
 use crate::view::{Rows, View};
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One device that can keep matrices and multiply rows with them.
@@ -52,6 +53,21 @@ pub trait Backend: Send + Sync {
     /// nobody else writes the rows or touches the views meanwhile.
     unsafe fn run(&self, plan: &Plan, job: &Job<'_>) -> Result<Counts, Error>;
 
+    /// A way for transfers between ranks, with a board of so many bytes.
+    fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error>;
+
+    /// Puts staged results where a view has them; slots are checked before anything is written.
+    ///
+    /// # Safety
+    /// As for `run`; the blocks are there.
+    unsafe fn scatter(
+        &self,
+        blocks: &[Block],
+        view: &View<'_>,
+        name: &str,
+        lane: &Lane,
+    ) -> Result<(), Error>;
+
     /// Refuses an address of memory that is not of this kind.
     fn ensure_memory(&self, memory: Memory, address: usize, name: &str) -> Result<(), Error>;
 
@@ -61,6 +77,60 @@ pub trait Backend: Send + Sync {
     /// Frees the memory of weights that nobody holds any more: after what is now on these streams,
     /// or at once if there are none. Tells how many bytes still wait for their stream.
     fn reclaim(&self, streams: &[usize]) -> Result<usize, Error>;
+}
+
+/// A device's side of transfers between ranks. On a device with streams they are put on a stream of
+/// their own, so that they run beside products; on the host they are done when they are finished,
+/// and all of this but the board is of no effect.
+pub trait Wire: Send + Sync {
+    /// Whether transfers are done in a stream's order.
+    fn is_streamed(&self) -> bool;
+
+    /// The stream that transfers are put on; 0 on the host.
+    fn stream(&self) -> usize;
+
+    /// Begins a call: its lane waits for its event, and transfers wait for what is on the lane.
+    fn begin(&self, lane: &Lane) -> Result<(), Error>;
+
+    /// Transfers that come from here on wait for what is on the lane.
+    fn fork(&self, lane: &Lane) -> Result<(), Error>;
+
+    /// Marks what is on the transfers' stream by a number below [`WIRE_MARKS`].
+    fn mark(&self, number: usize) -> Result<(), Error>;
+
+    /// What comes from here on on the lane waits for the mark.
+    fn join(&self, lane: &Lane, number: usize) -> Result<(), Error>;
+
+    /// Ends a call: its event is recorded on the lane.
+    fn end(&self, lane: &Lane) -> Result<(), Error>;
+
+    /// Whether all transfers that were put on the stream are done.
+    fn is_done(&self) -> Result<bool, Error>;
+
+    /// Memory of the device's for words that ranks tell each other.
+    fn board(&self) -> usize;
+
+    /// Writes to the board, before a transfer.
+    fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Reads the board's first bytes, after a transfer that is done.
+    fn read(&self, bytes: usize) -> Result<Vec<u8>, Error>;
+}
+
+/// Marks of a wire; a mark may be used again once it was joined.
+pub const WIRE_MARKS: usize = 16;
+
+/// Staged results that belong into a view: packed [layers, rows, heads, width] of its dtype.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The first element.
+    pub address: usize,
+    /// Elements from one layer to the next.
+    pub layer_stride: usize,
+    /// Which of the view's rows.
+    pub rows: Range<usize>,
+    /// Which of the view's heads.
+    pub heads: Range<usize>,
 }
 
 /// What every layer holds.
@@ -89,6 +159,9 @@ pub struct MatrixForm {
     pub has_bias: bool,
     /// What is done to the sum and its bias before the scale.
     pub norm: Option<NormForm>,
+    /// Outputs of a head where a job may run some heads of the matrix, else 0: a backend may lay
+    /// heads out apart from each other then.
+    pub cut_width: usize,
     /// Neighbours with the same number multiply the same rows, so a device may stack them.
     pub stack: usize,
 }
@@ -205,6 +278,15 @@ pub struct Side<'a> {
     pub outputs: [Option<Output<'a>>; 2],
 }
 
+/// Some neighbouring outputs of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The first.
+    pub begin: usize,
+    /// How many.
+    pub count: usize,
+}
+
 /// One product of a side.
 #[derive(Clone, Copy)]
 pub struct Output<'a> {
@@ -212,7 +294,9 @@ pub struct Output<'a> {
     pub name: &'static str,
     /// Which of the form's matrices.
     pub matrix: usize,
-    /// Written: [layers, rows, heads, width], with heads · width = outputs.
+    /// Which of the matrix's outputs: all, or those of some heads if it can be cut.
+    pub columns: Columns,
+    /// Written: [layers, rows, heads, width], with heads · width as many as outputs.
     pub view: &'a View<'a>,
 }
 

@@ -48,6 +48,7 @@ pub(super) fn form(spec: &Spec, shard: &Shard, numerics: Numerics) -> Form {
             epsilon: norm.epsilon,
             rounds_first: norm.rounds_first,
         }),
+        cut_width: 0,
         stack: usize::from(part != Part::Query),
     };
     Form {

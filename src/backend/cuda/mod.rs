@@ -15,11 +15,14 @@ mod shape;
 mod timing;
 mod weights;
 
-use super::{Allocator, Backend, Info, Job, Memory, Plan, PlanOptions, Side, Stock, Weights};
+use super::{
+    Allocator, Backend, Block, Info, Job, Lane, Memory, Plan, PlanOptions, Side, Stock, Weights,
+    Wire,
+};
 use crate::error::{Error, Status, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
-use crate::view::Indices;
+use crate::view::{Indices, View};
 use context::Context;
 use cudarc::driver::sys;
 use driver::Handle;
@@ -175,6 +178,20 @@ impl Backend for Cuda {
         let launch = Launch { context: self.context(), plan, weights, job };
         // SAFETY: passed on.
         unsafe { launch.run() }
+    }
+
+    fn wire(&self, _board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
+        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+    }
+
+    unsafe fn scatter(
+        &self,
+        _blocks: &[Block],
+        _view: &View<'_>,
+        _name: &str,
+        _lane: &Lane,
+    ) -> Result<(), Error> {
+        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
     }
 
     fn ensure_memory(&self, memory: Memory, address: usize, name: &str) -> Result<(), Error> {

@@ -18,12 +18,13 @@ pub use engine::run_part;
 pub use kernel::InstructionSet;
 
 use super::{
-    Backend, Content, Info, Job, MatrixForm, Memory, ParallelFor, Plan, PlanOptions, Stock,
-    VectorSource, WeightSource, Weights,
+    Backend, Block, Content, Info, Job, Lane, MatrixForm, Memory, ParallelFor, Plan, PlanOptions,
+    Stock, VectorSource, WeightSource, Weights, Wire,
 };
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
+use crate::view::View;
 use norm::Norm;
 use pack::PackedMatrix;
 use products::Products;
@@ -126,6 +127,20 @@ impl Backend for Host {
         let products = Products::new(job, packed, self.instruction_set)?;
         // SAFETY: passed on.
         unsafe { products.run(&self.threads) }
+    }
+
+    fn wire(&self, _board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
+        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+    }
+
+    unsafe fn scatter(
+        &self,
+        _blocks: &[Block],
+        _view: &View<'_>,
+        _name: &str,
+        _lane: &Lane,
+    ) -> Result<(), Error> {
+        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
     }
 
     fn ensure_memory(&self, memory: Memory, _: usize, name: &str) -> Result<(), Error> {

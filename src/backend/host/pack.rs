@@ -154,7 +154,15 @@ mod tests {
         let rows = (0..outputs).flat_map(|output| (0..inputs).map(move |k| element(output, k)));
         let bytes: Vec<u8> = rows.flat_map(f32::to_ne_bytes).collect();
         let norm = head.map(|width| NormForm { width, epsilon: 1.0, rounds_first: false });
-        let form = MatrixForm { outputs, inputs, scale: 1.0, has_bias: false, norm, stack: 0 };
+        let form = MatrixForm {
+            outputs,
+            inputs,
+            scale: 1.0,
+            has_bias: false,
+            norm,
+            cut_width: 0,
+            stack: 0,
+        };
         PackedMatrix::pack(&form, Dtype::F32, &bytes).unwrap()
     }
 
