@@ -10,7 +10,8 @@ pub use plan::Plan;
 use crate::backend::{
     Backend, Columns, Form, Job, Lane, Numerics, Output, PlanOptions, Side, Weights,
 };
-use crate::error::{Error, ensure};
+use crate::comm::{Comm, Moved};
+use crate::error::{Error, Status, ensure};
 use crate::shard::Shard;
 use crate::spec::{Part, Spec};
 use crate::stats::Counts;
@@ -65,12 +66,14 @@ pub struct Done {
     pub weights_version: u64,
     /// Plans that were made for it.
     pub plans_made: u64,
+    /// Transfers between ranks.
+    pub moved: Moved,
 }
 
 impl Done {
     /// What a rank without heads of the given sides does.
     fn nothing(weights_version: u64) -> Self {
-        Done { counts: Counts::default(), weights_version, plans_made: 0 }
+        Done { counts: Counts::default(), weights_version, plans_made: 0, moved: Moved::default() }
     }
 }
 
@@ -98,6 +101,11 @@ impl Projection {
         let (current, plans) = (Current::new(Version::default()), Mutex::default());
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         Self { backend, spec, shard, form, current, plans, number }
+    }
+
+    /// Takes part in another communicator from here on, or in none.
+    pub fn set_comm(&self, _comm: Option<Arc<Comm>>) -> Result<(), Error> {
+        Err(Error::new(Status::NotSupported, "projections take no communicator yet"))
     }
 
     /// The uncut layers.
@@ -145,7 +153,7 @@ impl Projection {
             let (plan, plans_made) = self.find_or_make_plan(call, &job)?;
             (run(&plan.device)?, plans_made)
         };
-        Ok(Done { counts, weights_version: version.number, plans_made })
+        Ok(Done { counts, weights_version: version.number, plans_made, moved: Moved::default() })
     }
 
     /// Prepares calls of this shape, with at most as many rows of each side.

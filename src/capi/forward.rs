@@ -6,7 +6,7 @@ use super::plain::{self, Plain};
 use super::plan::xqkv_plan;
 use super::view::xqkv_view;
 use crate::backend::{Info, Lane, WORKSPACE_ALIGNMENT};
-use crate::error::{Error, Status, ensure};
+use crate::error::{Error, Status, ensure, named_enum};
 use crate::projection::{Call, DecoderSide, EncoderSide, Projection};
 use crate::spec::Part;
 use crate::view::{Rows, Shape, View};
@@ -27,7 +27,7 @@ use std::ffi::c_void;
 pub struct xqkv_forward {
     /// Set by xqkv_forward_init.
     pub struct_size: u32,
-    /// Must be 0.
+    /// Values of xqkv_forward_flag, added up.
     pub flags: u32,
     /// The first layer, numbered as in xqkv_spec, of the uncut model also under a pipeline split.
     pub layer: i64,
@@ -59,7 +59,33 @@ pub struct xqkv_forward {
     pub wait_event: *mut c_void,
     /// CUDA: a CUevent to record last. Host: must be NULL.
     pub signal_event: *mut c_void,
+    /// How many encoder rows each rank has, one number for each rank of the projection's
+    /// communicator, or NULL: then every rank has all of them. With it, `encoder` has this rank's
+    /// rows only (none is legal, with `data` NULL), and K and V are of all ranks' rows in the order
+    /// of ranks: key and value have as many rows as the sum. The same on all ranks.
+    pub encoder_rank_rows: *const i64,
+    /// With encoder_rank_rows: most rows that are sent in one transfer, so that products of earlier
+    /// ones run beside it; 0 leaves it to the library. The same on all ranks.
+    pub chunk_rows: i64,
 }
+
+/// What a call does with other ranks. Each needs a communicator, the same on all ranks; a call
+/// without them, without encoder_rank_rows and without shared replicas has no transfers.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardFlag {
+    /// Every rank gets Q of all query heads: query is [decoder rows, the spec's query heads,
+    /// head_width], in the uncut layer's order.
+    GatherQuery = 1,
+    /// Every rank gets K and V of all key/value heads: key and value have the spec's key/value
+    /// heads, in the uncut layer's order. A head that several ranks hold is projected by one.
+    GatherKeyValue = 2,
+}
+
+named_enum!(ForwardFlag {
+    GatherQuery => c"XQKV_FORWARD_FLAG_GATHER_QUERY",
+    GatherKeyValue => c"XQKV_FORWARD_FLAG_GATHER_KEY_VALUE",
+});
 
 // SAFETY: repr(C), size first, and zero is a value of every field.
 unsafe impl Plain for xqkv_forward {
@@ -224,7 +250,24 @@ impl xqkv_forward {
                 "{name} is not NULL; the host backend has none, pass NULL"
             );
         }
-        ensure!(self.flags == 0, InvalidArgument, "flags is {}; use 0", self.flags);
+        let known: u32 = ForwardFlag::ALL.iter().map(|&flag| flag as u32).sum();
+        ensure!(
+            self.flags & !known == 0,
+            InvalidArgument,
+            "flags is {}; use 0, or add up values of xqkv_forward_flag (at most {known})",
+            self.flags
+        );
+        ensure!(
+            self.chunk_rows >= 0,
+            InvalidArgument,
+            "chunk_rows is {}; use rows, or 0 to leave it to the library",
+            self.chunk_rows
+        );
+        ensure!(
+            self.flags == 0 && self.encoder_rank_rows.is_null(),
+            NotSupported,
+            "flags and encoder_rank_rows need a projection with a communicator"
+        );
         ensure!(
             self.workspace_bytes >= 0,
             InvalidArgument,

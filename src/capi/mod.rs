@@ -12,6 +12,7 @@ mod handle;
 mod plain;
 
 pub mod checkpoint;
+pub mod collectives;
 pub mod comm;
 pub mod context;
 pub mod dtype;

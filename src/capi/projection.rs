@@ -1,7 +1,7 @@
 //! `xqkv_projection`: this rank's shard of Wq, Wk and Wv of all layers.
 
 use super::boundary;
-use super::comm::xqkv_comm;
+use super::comm::{self, xqkv_comm};
 use super::context::xqkv_context;
 use super::error::xqkv_error;
 use super::forward::xqkv_forward;
@@ -57,11 +57,17 @@ pub enum ProjectionFlag {
     /// algorithm for each matrix, chosen alike whatever the rows, for calls whose memory is laid
     /// out and aligned alike. Costs speed. Not yet confirmed on a real GPU.
     BatchInvariant = 2,
+    /// Ranks that hold the same key/value head share its work: each projects its part of the encoder
+    /// rows, and they exchange the results, so that no product is done twice. Calls with encoder
+    /// rows then have transfers, and views of K and V may not accumulate. Needs a communicator. It
+    /// pays where products take longer than moving their results: docs/ranks.md has the model.
+    ShareReplicas = 4,
 }
 
 named_enum!(ProjectionFlag {
     TensorFloat => c"XQKV_PROJECTION_FLAG_TENSOR_FLOAT",
     BatchInvariant => c"XQKV_PROJECTION_FLAG_BATCH_INVARIANT",
+    ShareReplicas => c"XQKV_PROJECTION_FLAG_SHARE_REPLICAS",
 });
 
 /// What a rank holds of a spec. All zeros is the whole.
@@ -89,8 +95,10 @@ pub struct xqkv_projection_options {
     pub layer_begin: i64,
     /// Layers of this rank; 0 is all from layer_begin on.
     pub layer_count: i64,
-    /// The ranks' communicator. Not in this version: must be NULL. Outputs sharded by head need
-    /// none.
+    /// The ranks' communicator, or NULL. With it, xqkv_projection_create and xqkv_update_commit are
+    /// calls that all ranks make, and end on all of them alike; EVEN and QUERY must name the
+    /// communicator's rank and rank_count, or leave both 0 to take them from it. The projection
+    /// keeps what is behind the handle. Outputs sharded by head need none.
     pub comm: *const xqkv_comm,
     /// Values of xqkv_projection_flag, added up.
     pub flags: u64,
@@ -175,6 +183,26 @@ pub unsafe extern "C" fn xqkv_projection_create(
         // SAFETY: not NULL and aligned.
         unsafe { *projection = handle::insert(Arc::new(held))? };
         Ok(())
+    })
+}
+
+/// Gives a projection another communicator, or none for NULL: after one has failed, a new one makes
+/// calls with transfers possible again. All ranks call it, with communicators of the same ranks as
+/// before, and it ends on all of them alike. Weights, plans and their version stay; other calls may
+/// run meanwhile, and those with transfers run to their end on the communicator that they began on.
+/// Any thread.
+///
+/// Returns, with nothing changed: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ARGUMENT, NOT_SUPPORTED,
+/// MISMATCH, PEER_LOST, TIMED_OUT, COMM_POISONED, DEVICE_REFUSED, OUT_OF_MEMORY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xqkv_projection_set_comm(
+    projection: *mut xqkv_projection,
+    comm: *const xqkv_comm,
+    error: *mut xqkv_error,
+) -> Status {
+    boundary::call(error, || {
+        let (held, comm) = (handle::get(projection)?, comm::find(comm)?);
+        held.projection.set_comm(comm)
     })
 }
 
@@ -316,7 +344,6 @@ pub(super) unsafe fn read_options(
     }
     // SAFETY: passed on.
     let options = unsafe { plain::read(options, "options") }?;
-    xqkv_comm::ensure_none(options.comm)?;
     let numerics = numerics(options.flags)?;
     let layers = Range { begin: options.layer_begin, count: options.layer_count };
     Ok(Options { split: options.split()?, layers, numerics })
