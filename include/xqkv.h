@@ -697,10 +697,11 @@ enum xqkv_projection_flag
    */
   XQKV_PROJECTION_FLAG_BATCH_INVARIANT = 2,
   /**
-   * Ranks that hold the same key/value head share its work: each projects its part of the encoder
-   * rows, and they exchange the results, so that no product is done twice. Calls with encoder
-   * rows then have transfers, and views of K and V may not accumulate. Needs a communicator. It
-   * pays where products take longer than moving their results: docs/ranks.md has the model.
+   * Ranks that hold the same key/value head share its work: each projects its part of the
+   * encoder rows, and they exchange the results, so that no product is done twice. Calls with
+   * encoder rows then have transfers, and views of K and V may not accumulate. Needs a
+   * communicator. It pays where products take longer than moving their results:
+   * docs/ranks.md has the model.
    */
   XQKV_PROJECTION_FLAG_SHARE_REPLICAS = 4,
 };

@@ -57,10 +57,11 @@ pub enum ProjectionFlag {
     /// algorithm for each matrix, chosen alike whatever the rows, for calls whose memory is laid
     /// out and aligned alike. Costs speed. Not yet confirmed on a real GPU.
     BatchInvariant = 2,
-    /// Ranks that hold the same key/value head share its work: each projects its part of the encoder
-    /// rows, and they exchange the results, so that no product is done twice. Calls with encoder
-    /// rows then have transfers, and views of K and V may not accumulate. Needs a communicator. It
-    /// pays where products take longer than moving their results: docs/ranks.md has the model.
+    /// Ranks that hold the same key/value head share its work: each projects its part of the
+    /// encoder rows, and they exchange the results, so that no product is done twice. Calls with
+    /// encoder rows then have transfers, and views of K and V may not accumulate. Needs a
+    /// communicator. It pays where products take longer than moving their results:
+    /// docs/ranks.md has the model.
     ShareReplicas = 4,
 }
 
