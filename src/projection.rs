@@ -7,6 +7,7 @@ mod current;
 mod group;
 mod plan;
 mod ranks;
+mod run;
 mod staging;
 mod together;
 mod version;
@@ -116,8 +117,8 @@ pub struct Projection {
 const MOST_PLANS: usize = 64;
 
 impl Projection {
-    /// A projection without weights, for a checked spec and its shard. With a communicator all ranks
-    /// make theirs at the same time.
+    /// A projection without weights, for a checked spec and its shard. With a communicator all
+    /// ranks make theirs at the same time.
     pub fn new(
         backend: Arc<dyn Backend>,
         spec: Spec,

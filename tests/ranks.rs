@@ -38,7 +38,6 @@ struct Way {
     chunk_rows: Option<i64>,
 }
 
-
 #[repr(C, align(256))]
 #[derive(Clone, Copy)]
 struct Page([u8; 256]);
@@ -53,7 +52,13 @@ fn rank_rows(count: usize) -> Vec<i64> {
     let mut rows = vec![0; count];
     let mut left = ENCODER_ROWS;
     for (rank, place) in rows.iter_mut().enumerate() {
-        let take = if rank + 1 == count { left } else if rank == 1 { 0 } else { left / 3 };
+        let take = if rank + 1 == count {
+            left
+        } else if rank == 1 {
+            0
+        } else {
+            left / 3
+        };
         *place = take;
         left -= take;
     }
@@ -63,8 +68,7 @@ fn rank_rows(count: usize) -> Vec<i64> {
 fn input(elements: &Elements, first: i64, count: i64) -> Option<Rows> {
     let offset = (first * INNER) as usize * elements.dtype.bytes();
     let address = elements.bytes.as_ptr().expose_provenance() + offset;
-    (count > 0)
-        .then(|| Rows::new("rows", address, elements.dtype, count, INNER, 0, None).unwrap())
+    (count > 0).then(|| Rows::new("rows", address, elements.dtype, count, INNER, 0, None).unwrap())
 }
 
 /// One rank's call, on its own thread.
@@ -76,7 +80,8 @@ fn forward(
     rank_rows: &[i64],
 ) -> Result<(Done, [Elements; 3]), Error> {
     let spec = projection.spec();
-    let held = |part| if way.gathers { spec.heads(part) } else { projection.shard().heads(part).count };
+    let held =
+        |part| if way.gathers { spec.heads(part) } else { projection.shard().heads(part).count };
     let count = |part| if part == Part::Query { DECODER_ROWS } else { ENCODER_ROWS };
     let poisoned = |part: Part| {
         Elements::poisoned((count(part) * held(part) * spec.width(part)) as usize, Dtype::F32)
@@ -84,7 +89,8 @@ fn forward(
     let mut results = Part::ALL.map(poisoned);
     let mut view = |part: Part| {
         let address = results[part as usize].bytes.as_mut_ptr().expose_provenance();
-        let shape = Shape { layers: 1, rows: count(part), heads: held(part), width: spec.width(part) };
+        let shape =
+            Shape { layers: 1, rows: count(part), heads: held(part), width: spec.width(part) };
         View::new(part.name(), shape, target(address, Dtype::F32, Strides::default())).unwrap()
     };
     let mut workspace = vec![Page([0xff; 256]); 4096];
@@ -99,7 +105,8 @@ fn forward(
     let encoder = match &sequence {
         None => input(rows[1], 0, ENCODER_ROWS).unwrap(),
         Some(_) => {
-            Rows::new("workspace", workspace_at, rows[1].dtype, ENCODER_ROWS, INNER, 0, None).unwrap()
+            Rows::new("workspace", workspace_at, rows[1].dtype, ENCODER_ROWS, INNER, 0, None)
+                .unwrap()
         }
     };
     let collective = Collective {
@@ -117,8 +124,11 @@ fn forward(
             rows: input(rows[0], 0, DECODER_ROWS).unwrap(),
             query: view(Part::Query),
         }),
-        encoder: (held(Part::Key) > 0)
-            .then(|| EncoderSide { rows: encoder, key: view(Part::Key), value: view(Part::Value) }),
+        encoder: (held(Part::Key) > 0).then(|| EncoderSide {
+            rows: encoder,
+            key: view(Part::Key),
+            value: view(Part::Value),
+        }),
         lane: Lane {
             workspace: workspace_at,
             workspace_bytes: workspace.len() * 256,
@@ -148,8 +158,7 @@ fn together(
                 let comm = Some(Arc::new(comm));
                 let membership = Membership { comm, shares_replicas: way.shares };
                 let projection = case.member(backend, split, membership);
-                let (done, results) =
-                    forward(&projection, rank, way, rows, rank_rows).unwrap();
+                let (done, results) = forward(&projection, rank, way, rows, rank_rows).unwrap();
                 (done, results, projection)
             })
         };
@@ -184,10 +193,16 @@ fn check(case: &Case, counts: &[usize], ways: &[Way]) {
             for (rank, (_, results, projection)) in ranks.iter().enumerate() {
                 for part in Part::ALL {
                     let held = projection.shard().heads(part);
-                    let (begin, heads) =
-                        if way.gathers { (0, case.spec.heads(part)) } else { (held.begin, held.count) };
+                    let (begin, heads) = if way.gathers {
+                        (0, case.spec.heads(part))
+                    } else {
+                        (held.begin, held.count)
+                    };
                     let expected = heads_of(&whole.0[part], &case.spec, part, begin, heads);
-                    assert!(results[part as usize].bytes == expected, "{count} {rank} {way:?} {part:?}");
+                    assert!(
+                        results[part as usize].bytes == expected,
+                        "{count} {rank} {way:?} {part:?}"
+                    );
                 }
             }
         }

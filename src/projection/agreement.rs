@@ -105,7 +105,11 @@ fn tell(
     let transfer = Transfer::AllGather { buffer: wire.board(), bytes: &sizes };
     // SAFETY: the board has room for all ranks, and only this turn's holder uses it.
     unsafe { turn.start(OPERATION, &transfer, wire.stream()) }?;
-    if wire.is_streamed() { wait(group, turn, OPERATION)? } else { turn.finish(OPERATION)? }
+    if wire.is_streamed() {
+        wait(group, turn, OPERATION)?
+    } else {
+        turn.finish(OPERATION)?
+    }
     let said = wire.read(board_bytes(seat.rank_count))?;
     Ok(said.chunks_exact(STATEMENT_BYTES).map(numbers_of).collect())
 }
@@ -158,8 +162,7 @@ fn refusals(statuses: impl Iterator<Item = i64>) -> Result<(), Error> {
 }
 
 fn mismatch(differing: &[String]) -> Error {
-    let message =
-        format!("the ranks do not agree: {}; make them the same", listed(differing));
+    let message = format!("the ranks do not agree: {}; make them the same", listed(differing));
     Error::new(Status::Mismatch, message)
 }
 

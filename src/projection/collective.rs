@@ -107,11 +107,7 @@ impl Sequence<'_> {
             self.rank_rows
         );
         let total = self.rank_rows.iter().try_fold(0_i64, |sum, rows| sum.checked_add(*rows));
-        ensure!(
-            total.is_some(),
-            SizeOverflow,
-            "the sum of encoder_rank_rows leaves 63 bits"
-        );
+        ensure!(total.is_some(), SizeOverflow, "the sum of encoder_rank_rows leaves 63 bits");
         let own = self.own.as_ref().map_or(0, Rows::count);
         ensure!(
             own == self.rank_rows[rank],
@@ -137,7 +133,8 @@ mod tests {
     use super::*;
 
     fn chunks(rank_rows: &[i64], chunk_rows: i64) -> Vec<(usize, i64, i64)> {
-        let chunks = Sequence { rank_rows, own: None, dtype: Dtype::F32, row_bytes: 4, chunk_rows }.chunks();
+        let chunks =
+            Sequence { rank_rows, own: None, dtype: Dtype::F32, row_bytes: 4, chunk_rows }.chunks();
         chunks.iter().map(|chunk| (chunk.root, chunk.rows.begin, chunk.rows.count)).collect()
     }
 

@@ -258,10 +258,8 @@ impl Projection {
         let products = self.product_plans(together, weights, options)?;
         let recommended = products.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
         let minimum = together.needed_bytes(&products);
-        let device = backend::Plan::of_products(
-            minimum,
-            minimum.max(together.staged_bytes() + recommended),
-        );
+        let device =
+            backend::Plan::of_products(minimum, minimum.max(together.staged_bytes() + recommended));
         let shape = CallShape::of(together.call(), options.alignment);
         Ok(Plan { device, shape, owner: self.number, products: Some(products) })
     }

@@ -1,40 +1,37 @@
 //! One call with transfers, from the division of the workspace to the last result in its view.
 
-use super::collective::{Chunk, Collective, Sequence};
+use super::collective::{Chunk, Collective};
 use super::group::Group;
 use super::staging::{Cursor, Place, Staging};
 use super::version::matrix_of;
 use super::{Call, Projection};
-use crate::backend::{
-    self, Block, Columns, Job, Lane, Output, Side, WIRE_MARKS, WORKSPACE_ALIGNMENT, Weights,
-};
-use crate::comm::{Message, Transfer, Turn};
+use crate::backend::{self, Block, Columns, Job, Lane, Output, Side, WORKSPACE_ALIGNMENT, Weights};
+use crate::comm::Message;
 use crate::error::Error;
 use crate::shard::{Piece, Range, Reach};
 use crate::spec::Part;
-use crate::stats::Counts;
 use crate::view::{Rows, Shape, View};
 
 /// A call, and how its work and the workspace are divided.
 pub(super) struct Together<'a> {
-    projection: &'a Projection,
-    group: &'a Group,
-    call: &'a Call<'a>,
-    collective: &'a Collective<'a>,
-    parts: Vec<Spread<'a>>,
+    pub(super) projection: &'a Projection,
+    pub(super) group: &'a Group,
+    pub(super) call: &'a Call<'a>,
+    pub(super) collective: &'a Collective<'a>,
+    pub(super) parts: Vec<Spread<'a>>,
     /// The call's, with what is left of the workspace.
-    lane: Lane,
+    pub(super) lane: Lane,
 }
 
 /// How the work of one part is spread.
-struct Spread<'a> {
+pub(super) struct Spread<'a> {
     part: Part,
     reach: Reach,
     view: &'a View<'a>,
     /// What this rank projects, in the order of plans.
     own: Vec<Own>,
     /// None where products write the view.
-    staging: Option<Staging>,
+    pub(super) staging: Option<Staging>,
 }
 
 /// A piece of this rank's, and where it is staged.
@@ -48,13 +45,9 @@ pub(super) struct Product<'a> {
     /// Which of the plans is its.
     pub(super) plan: usize,
     name: &'static str,
-    rows: Rows,
+    pub(super) rows: Rows,
     outputs: [Option<(Part, Columns, View<'a>)>; 2],
 }
-
-/// Marks of the transfers of results; those of chunks are before them.
-const QUERY_MARK: usize = WIRE_MARKS - 2;
-const ENCODER_MARK: usize = WIRE_MARKS - 1;
 
 impl<'a> Together<'a> {
     /// Divides the work and the workspace.
@@ -65,14 +58,8 @@ impl<'a> Together<'a> {
         collective: &'a Collective<'a>,
     ) -> Self {
         let mut cursor = Cursor::new(call.lane.workspace);
-        let mut this = Self {
-            projection,
-            group,
-            call,
-            collective,
-            parts: Vec::new(),
-            lane: call.lane,
-        };
+        let mut this =
+            Self { projection, group, call, collective, parts: Vec::new(), lane: call.lane };
         (this.lane.wait_event, this.lane.signal_event) = (0, 0);
         if let Some(sequence) = &collective.sequence {
             cursor.take(sequence.row_count() as usize * sequence.row_bytes);
@@ -99,7 +86,8 @@ impl<'a> Together<'a> {
 
     /// What all places are a multiple of at which rows and heads of a piece may begin.
     pub(super) fn part_alignment(&self) -> usize {
-        let rows = self.call.rows().map(|(_, _, rows)| rows.row_stride() as usize * rows.dtype().bytes());
+        let rows =
+            self.call.rows().map(|(_, _, rows)| rows.row_stride() as usize * rows.dtype().bytes());
         let views = self.parts.iter().map(|spread| {
             let (view, width) = (spread.view, self.width(spread.part) as usize);
             let strides = view.strides();
@@ -107,7 +95,10 @@ impl<'a> Together<'a> {
             let elements = if spread.staging.is_some() { width } else { direct };
             elements * view.dtype().bytes()
         });
-        1 << rows.chain(views).fold(WORKSPACE_ALIGNMENT, |bits, bytes| bits | bytes).trailing_zeros()
+        1 << rows
+            .chain(views)
+            .fold(WORKSPACE_ALIGNMENT, |bits, bytes| bits | bytes)
+            .trailing_zeros()
     }
 
     /// Bytes of the workspace that are divided before products get the rest.
@@ -153,12 +144,12 @@ impl<'a> Together<'a> {
     }
 
     /// The parts that come of a side's rows.
-    fn side(&self, is_decoder: bool) -> impl Iterator<Item = &Spread<'a>> {
+    pub(super) fn side(&self, is_decoder: bool) -> impl Iterator<Item = &Spread<'a>> {
         self.parts.iter().filter(move |spread| (spread.part == Part::Query) == is_decoder)
     }
 
     /// This rank's products of some rows, which lie in `rows` and are those from `first` on.
-    fn products(&self, is_decoder: bool, rows: &Rows, first: i64) -> Vec<Product<'a>> {
+    pub(super) fn products(&self, is_decoder: bool, rows: &Rows, first: i64) -> Vec<Product<'a>> {
         let given = Range { begin: first, count: rows.count() };
         let product = |(at, own): (usize, &Own)| {
             let wanted = own.piece.rows.overlap(given);
@@ -261,150 +252,8 @@ impl<'a> Together<'a> {
         rows.max().unwrap_or(0) * size_of::<i64>()
     }
 
-    /// Does all of it, and gives what was executed.
-    ///
-    /// # Safety
-    /// As for `Projection::forward`; the workspace is large enough.
-    pub(super) unsafe fn run(
-        &self,
-        turn: &mut Turn<'_>,
-        weights: Option<&Weights>,
-        plans: &[backend::Plan],
-    ) -> Result<Counts, Error> {
-        let mut run = Run { this: self, turn, weights, plans, counts: Counts::default() };
-        self.group.wire.begin(&self.call.lane)?;
-        // SAFETY: passed on.
-        unsafe { run.all() }?;
-        self.group.wire.end(&self.call.lane)?;
-        Ok(run.counts)
-    }
-}
-
-/// A call under way.
-struct Run<'a, 'b, 't> {
-    this: &'b Together<'a>,
-    turn: &'b mut Turn<'t>,
-    /// None on a rank that projects nothing.
-    weights: Option<&'b Weights>,
-    plans: &'b [backend::Plan],
-    counts: Counts,
-}
-
-impl Run<'_, '_, '_> {
-    unsafe fn all(&mut self) -> Result<(), Error> {
-        let this = self.this;
-        let chunks = this.collective.sequence.as_ref().map_or(Vec::new(), Sequence::chunks);
-        self.start_chunk(&chunks, 0)?;
-        if let Some(side) = &this.call.decoder {
-            self.products(true, &side.rows, 0)?;
-        }
-        self.start_results(true)?;
-        self.own_rows()?;
-        for (number, chunk) in chunks.iter().enumerate() {
-            self.land("the encoder's rows", number % QUERY_MARK)?;
-            self.start_chunk(&chunks, number + 1)?;
-            self.chunk(chunk)?;
-        }
-        self.start_results(false)?;
-        self.land_results()
-    }
-
-    /// K and V of the rows that are here from the beginning.
-    fn own_rows(&mut self) -> Result<(), Error> {
-        let this = self.this;
-        match (&this.collective.sequence, &this.call.encoder) {
-            (Some(sequence), Some(_)) => match &sequence.own {
-                Some(rows) => self.products(false, rows, sequence.first_row(this.group.rank())),
-                None => Ok(()),
-            },
-            (None, Some(side)) => self.products(false, &side.rows, 0),
-            (_, None) => Ok(()),
-        }
-    }
-
-    /// K and V of rows that came from another rank.
-    fn chunk(&mut self, chunk: &Chunk) -> Result<(), Error> {
-        match &self.this.call.encoder {
-            Some(side) if chunk.root != self.this.group.rank() => {
-                let rows = side.rows.part(from(chunk.rows, 0));
-                self.products(false, &rows, chunk.rows.begin)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn products(&mut self, is_decoder: bool, rows: &Rows, first: i64) -> Result<(), Error> {
-        let Some(weights) = self.weights else { return Ok(()) };
-        for product in self.this.products(is_decoder, rows, first) {
-            let job = self.this.job(&product, weights);
-            let plan = &self.plans[product.plan];
-            // SAFETY: the call was checked, its memory is there, and so is all that was loaded.
-            let counts = unsafe { self.this.projection.backend.run(plan, &job) }?;
-            self.counts.add(&counts);
-        }
-        Ok(())
-    }
-
-    fn start_chunk(&mut self, chunks: &[Chunk], number: usize) -> Result<(), Error> {
-        let Some(chunk) = chunks.get(number) else { return Ok(()) };
-        let (buffer, bytes) = self.this.chunk_memory(chunk);
-        let transfer = Transfer::Broadcast { buffer, bytes, root: chunk.root };
-        self.start("the encoder's rows", &transfer, number % QUERY_MARK)
-    }
-
-    /// Starts the transfers of Q, or of K and V, once their products are done.
-    fn start_results(&mut self, is_decoder: bool) -> Result<(), Error> {
-        let this = self.this;
-        let reach = this.result_reach(is_decoder);
-        if reach == Reach::Holders {
-            return Ok(());
-        }
-        this.group.wire.fork(&this.call.lane)?;
-        let (operation, mark) = result_words(is_decoder);
-        if reach == Reach::Sharers {
-            let messages = this.messages(is_decoder);
-            return self.start(operation, &Transfer::Exchange { messages: &messages }, mark);
-        }
-        for spread in this.side(is_decoder) {
-            let Some(Staging { rank_bytes, begin, .. }) = &spread.staging else { continue };
-            let transfer = Transfer::AllGather { buffer: *begin, bytes: rank_bytes };
-            self.start(operation, &transfer, mark)?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the results of others and puts all that was staged into the views.
-    fn land_results(&mut self) -> Result<(), Error> {
-        let this = self.this;
-        for is_decoder in [true, false] {
-            if this.result_reach(is_decoder) != Reach::Holders {
-                let (operation, mark) = result_words(is_decoder);
-                self.land(operation, mark)?;
-            }
-        }
-        this.parts.iter().try_for_each(|spread| this.scatter(spread))
-    }
-
-    fn start(&mut self, operation: &str, transfer: &Transfer<'_>, mark: usize) -> Result<(), Error> {
-        let wire = &self.this.group.wire;
-        // SAFETY: the memory is the call's, and products that need it come after `land`.
-        unsafe { self.turn.start(operation, transfer, wire.stream()) }?;
-        wire.mark(mark)
-    }
-
-    fn land(&mut self, operation: &str, mark: usize) -> Result<(), Error> {
-        let wire = &self.this.group.wire;
-        if !wire.is_streamed() {
-            return self.turn.finish(operation);
-        }
-        self.turn.poll(operation)?;
-        wire.join(&self.this.call.lane, mark)
-    }
-}
-
-impl<'a> Together<'a> {
     /// How far the results of a side go, also where this rank has none.
-    fn result_reach(&self, is_decoder: bool) -> Reach {
+    pub(super) fn result_reach(&self, is_decoder: bool) -> Reach {
         let collective = self.collective;
         let (part, rows) = match is_decoder {
             true => (Part::Query, collective.decoder_rows),
@@ -417,7 +266,7 @@ impl<'a> Together<'a> {
     }
 
     /// Where a chunk's rows are on this rank: the root sends them from where they lie.
-    fn chunk_memory(&self, chunk: &Chunk) -> (usize, usize) {
+    pub(super) fn chunk_memory(&self, chunk: &Chunk) -> (usize, usize) {
         let Some(sequence) = &self.collective.sequence else { return (0, 0) };
         let row_bytes = sequence.row_bytes;
         let bytes = chunk.rows.count as usize * row_bytes;
@@ -433,7 +282,7 @@ impl<'a> Together<'a> {
     }
 
     /// What this rank sends to those who share its heads, and what it receives.
-    fn messages(&self, is_decoder: bool) -> Vec<Message> {
+    pub(super) fn messages(&self, is_decoder: bool) -> Vec<Message> {
         let rank = self.group.rank();
         let stagings = self.side(is_decoder).filter_map(|spread| spread.staging.as_ref());
         let mut messages = Vec::new();
@@ -452,7 +301,7 @@ impl<'a> Together<'a> {
         messages
     }
 
-    fn scatter(&self, spread: &Spread<'a>) -> Result<(), Error> {
+    pub(super) fn scatter(&self, spread: &Spread<'a>) -> Result<(), Error> {
         let blocks = self.blocks(spread);
         if blocks.is_empty() {
             return Ok(());
@@ -493,11 +342,7 @@ impl<'a> Together<'a> {
     }
 }
 
-fn result_words(is_decoder: bool) -> (&'static str, usize) {
-    if is_decoder { ("the results of Q", QUERY_MARK) } else { ("the results of K and V", ENCODER_MARK) }
-}
-
 /// A range as places behind a first one.
-fn from(range: Range, first: i64) -> std::ops::Range<usize> {
+pub(super) fn from(range: Range, first: i64) -> std::ops::Range<usize> {
     (range.begin - first) as usize..(range.end() - first) as usize
 }

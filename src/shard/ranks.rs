@@ -108,11 +108,15 @@ impl Ranks {
         let all = Range { begin: 0, count: rows };
         let mut pieces = Vec::new();
         for Segment { heads, holders } in self.segments(part) {
-            let readers = if reach.is_all() { (0..self.count()).collect() } else { holders.clone() };
+            let readers =
+                if reach.is_all() { (0..self.count()).collect() } else { holders.clone() };
             match reach {
                 Reach::All => pieces.push(Piece { owner: holders[0], readers, heads, rows: all }),
-                Reach::Holders => pieces.extend(holders.iter().map(|&owner| {
-                    Piece { owner, readers: vec![owner], heads, rows: all }
+                Reach::Holders => pieces.extend(holders.iter().map(|&owner| Piece {
+                    owner,
+                    readers: vec![owner],
+                    heads,
+                    rows: all,
                 })),
                 Reach::Sharers | Reach::AllShared => {
                     pieces.extend(shared(&holders, &readers, heads, rows));
