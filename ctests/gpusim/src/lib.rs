@@ -18,6 +18,8 @@ pub mod race;
 pub mod schedule;
 /// Streams: what comes before what.
 pub mod stream;
+/// When work would run, on a made-up clock.
+pub mod timeline;
 /// Copies, and what they wait for.
 pub mod transfer;
 

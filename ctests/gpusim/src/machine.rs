@@ -13,9 +13,10 @@ pub use crate::op::{Access, Kind, Op};
 use crate::race::History;
 use crate::status::{Status, number};
 use crate::stream::Stream;
+use crate::timeline::{Timeline, Wire};
 pub use crate::violation::violate;
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::ThreadId;
 
@@ -52,7 +53,9 @@ pub struct Machine {
     /// they received.
     pub collectives: BTreeMap<usize, (u64, u64)>,
     /// For whom ranks still waited when their communicators were aborted.
-    pub hangs: Vec<String>,
+    pub hangs: Vec<CString>,
+    pub timeline: Timeline,
+    pub wire: Wire,
 }
 
 static MACHINE: Mutex<Option<Machine>> = Mutex::new(None);

@@ -129,15 +129,17 @@ impl Machine {
         let Some(found) = self.streams.get_mut(&stream) else { return Step::Ran };
         let context = found.context;
         let Some(item) = found.queue.pop_front() else { return Step::Ran };
+        let begin_ns = self.begin_ns(stream, &item);
         if let Work::Collective(launch) = &item.work {
-            return self.run_collective(stream, launch.clone(), item);
+            return self.run_collective(stream, launch.clone(), item, begin_ns);
         }
-        match item.work {
+        self.note_run(stream, &item, begin_ns);
+        match &item.work {
             Work::Host(call) => {
-                call_host(stream, call);
+                call_host(stream, *call);
                 return Step::Ran;
             }
-            Work::Op(op) => self.run_op(context, &op),
+            Work::Op(op) => self.run_op(context, op),
             Work::Fault => self.break_context(context, crate::status::ILLEGAL_ADDRESS),
             Work::Nothing | Work::Collective(_) => {}
         }
@@ -146,8 +148,16 @@ impl Machine {
     }
 
     /// A launch that waits for others stays at the head.
-    fn run_collective(&mut self, stream: u64, launch: Arc<Launch>, item: Item) -> Step {
-        if self.fly(&launch, (stream, item.sequence)) {
+    fn run_collective(
+        &mut self,
+        stream: u64,
+        launch: Arc<Launch>,
+        item: Item,
+        begin_ns: u64,
+    ) -> Step {
+        let met_ns = self.met_ns(&launch).max(begin_ns);
+        if self.fly(&launch, (stream, item.sequence), begin_ns) {
+            self.note_run(stream, &item, met_ns);
             self.complete(stream);
         } else if let Some(found) = self.streams.get_mut(&stream) {
             found.queue.push_front(item);

@@ -5,7 +5,7 @@ use crate::clock::{Clock, Point};
 use crate::machine::Machine;
 use crate::nccl::launch::Launch;
 use crate::op::Op;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -56,6 +56,8 @@ pub struct Stream {
     pub queue: VecDeque<Item>,
     pub clock: Clock,
     pub finish_ns: u64,
+    /// When items ended that ran while a timeline was kept, by sequence.
+    pub ends: BTreeMap<u64, u64>,
     /// The capture that records the stream's work.
     pub capture: Option<u64>,
 }
@@ -71,6 +73,7 @@ impl Stream {
             queue: VecDeque::new(),
             clock: Clock::new(),
             finish_ns: 0,
+            ends: BTreeMap::new(),
             capture: None,
         }
     }

@@ -9,7 +9,7 @@ use crate::clock::{Clock, Point};
 use crate::machine::{Machine, lock};
 use crate::schedule::{finish, progressed};
 use crate::violation::violate;
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ncclCommFinalize(comm: u64) -> c_int {
@@ -108,7 +108,8 @@ impl Machine {
     fn report_hang(&mut self, handle: u64) {
         let Some(comm) = self.comms.get(&handle) else { return };
         let (waits, own) = (comm.waits_for(), comm.rank);
-        self.hangs.extend(waits.into_iter().map(|text| format!("rank {own} waited: {text}")));
+        let texts = waits.into_iter().map(|text| format!("rank {own} waited: {text}"));
+        self.hangs.extend(texts.map(|text| CString::new(text).unwrap_or_default()));
     }
 }
 

@@ -35,7 +35,7 @@ impl Machine {
     }
 
     /// Posts the launch, or finishes it; returns whether it is over. `item` is its place.
-    pub fn fly(&mut self, launch: &Arc<Launch>, item: (u64, u64)) -> bool {
+    pub fn fly(&mut self, launch: &Arc<Launch>, item: (u64, u64), now: u64) -> bool {
         let Some(comm) = self.comms.get_mut(&launch.comm) else {
             launch.spoil(&self.memory);
             return true;
@@ -49,7 +49,7 @@ impl Machine {
         }
         comm.unposted.retain(|waiting| *waiting != item);
         if works {
-            comm.post(launch, &self.memory);
+            comm.post(launch, now, &self.memory);
         }
         !works
     }
@@ -115,23 +115,26 @@ impl Comm {
         })
     }
 
-    fn post(&mut self, launch: &Arc<Launch>, memory: &Memory) {
+    fn post(&mut self, launch: &Arc<Launch>, now: u64, memory: &Memory) {
         self.forget_sent();
-        let posts = launch.calls.iter().map(|call| self.post_call(launch, call, memory));
+        let posts = launch.calls.iter().map(|call| self.post_call(launch, call, now, memory));
         let numbers = posts.collect();
         self.current = Some((launch.clone(), numbers));
         self.mismatched.store(false, Ordering::Relaxed);
     }
 
-    fn post_call(&mut self, launch: &Launch, call: &Call, memory: &Memory) -> u64 {
+    fn post_call(&mut self, launch: &Launch, call: &Call, now: u64, memory: &Memory) -> u64 {
         let bytes = if self.brings(call) { call.bytes() } else { 0 };
         let offset = self.next_offset;
         if !self.bring(call.send, bytes, memory) {
             self.fail(SYSTEM_ERROR, "no shared memory for what is sent".to_owned());
         }
         let board = self.own_board(call);
-        let number =
-            self.room.post(self.rank, board, Post { offset, bytes, ..expected(call, launch) });
+        let number = self.room.post(
+            self.rank,
+            board,
+            Post { ready_ns: now, offset, bytes, ..expected(call, launch) },
+        );
         if bytes > 0 {
             self.sent.push(Sent { board, number, offset, bytes });
         }
@@ -197,6 +200,17 @@ impl Comm {
             ));
         }
         ours == theirs
+    }
+
+    /// When the last partner of the current launch came to it, if all have.
+    pub fn met_ns(&self) -> u64 {
+        let Some((launch, numbers)) = &self.current else { return 0 };
+        let calls = launch.calls.iter().zip(numbers);
+        let posts = calls.flat_map(|(call, number)| {
+            let partners = self.partners(call).into_iter();
+            partners.map(|(rank, board)| self.room.read(rank, board, *number).ready_ns)
+        });
+        posts.max().unwrap_or(0)
     }
 
     fn finish(&mut self, launch: &Launch, numbers: &[u64], memory: &Memory) {

@@ -199,7 +199,9 @@ impl Machine {
         let name = calls.first().map_or("nothing", |call| call.kind.name());
         note_overlap(&calls, rank, ranks);
         let bytes = calls.iter().map(|call| call.received(rank, ranks)).sum();
-        let op = Op::kernel(name, accesses, Arc::new(|_| {}));
+        let sent: u64 = calls.iter().map(|call| call.sent(rank, ranks)).sum();
+        let cost_ns = self.wire.time_ns(sent.max(bytes));
+        let op = Op { cost_ns, ..Op::kernel(name, accesses, Arc::new(|_| {})) };
         Arc::new(Launch { comm: handle, rank, calls, captured, op, bytes })
     }
 }
@@ -252,6 +254,16 @@ impl Call {
             Kind::AllGather => self.bytes() * (ranks as u64 - 1),
             Kind::Broadcast | Kind::Receive if self.peer != rank => self.bytes(),
             Kind::Broadcast | Kind::Receive | Kind::Send => 0,
+        }
+    }
+
+    /// The bytes that go to other ranks, along whatever links.
+    fn sent(&self, rank: usize, ranks: usize) -> u64 {
+        match self.kind {
+            Kind::AllGather => self.bytes() * (ranks as u64 - 1),
+            Kind::Broadcast if self.peer == rank && ranks > 1 => self.bytes(),
+            Kind::Send if self.peer != rank => self.bytes(),
+            Kind::Broadcast | Kind::Send | Kind::Receive => 0,
         }
     }
 
