@@ -120,7 +120,7 @@ impl Arguments {
 /// In a group the call is only noted; otherwise it is a group of its own.
 fn post(function: &'static str, arguments: Arguments, comm: u64, stream: u64) -> c_int {
     let admitted = admit(function, comm);
-    let held = admitted.and_then(|()| group::hold(comm, function));
+    let held = admitted.and_then(|()| group::hold(comm, function, true));
     let result = held.and_then(|_hold| note(&mut lock(), function, arguments, comm, stream));
     outcome(result.inspect_err(|result| group::remember(*result)))
 }

@@ -51,6 +51,8 @@ pub struct Comm {
     pub next_offset: u64,
     /// The thread that is in a call on it.
     pub busy: Option<ThreadId>,
+    /// Whether that call launches.
+    pub launches: bool,
     /// The thread whose open group has calls on it.
     pub group: Option<ThreadId>,
     /// The thread that launched on it last.
@@ -77,6 +79,7 @@ impl Comm {
             sent: Vec::new(),
             next_offset: 0,
             busy: None,
+            launches: false,
             group: None,
             launcher: None,
         }
@@ -140,12 +143,15 @@ impl Machine {
         Err(INVALID_ARGUMENT)
     }
 
-    /// Notes a call that comes while another thread is in one, on this communicator or on one of
-    /// the same device.
-    pub fn occupy(&mut self, handle: u64, function: &str) -> Outcome {
+    /// Notes a call that comes while another thread is in one on the communicator, or that
+    /// launches while one is on another of the same device.
+    pub fn occupy(&mut self, handle: u64, function: &str, launches: bool) -> Outcome {
         let (own, device) = (thread(), self.comm(handle)?.device);
-        let busy = |comm: &&Comm| comm.device == device && comm.busy.is_some_and(|by| by != own);
-        if let Some(other) = self.comms.values().find(busy) {
+        let others = self.comms.iter().filter(|(other, comm)| {
+            **other == handle || (launches && comm.launches && comm.device == device)
+        });
+        let mut busy = others.filter(|(_, comm)| comm.busy.is_some_and(|by| by != own));
+        if let Some((_, other)) = busy.next() {
             let rank = other.rank;
             violate(format!(
                 "{function}: two threads are in NCCL at once on device {device} (rank {rank})"
@@ -158,6 +164,7 @@ impl Machine {
             ));
         }
         comm.busy = Some(own);
+        comm.launches = launches;
         Ok(())
     }
 

@@ -32,7 +32,7 @@ fn end(function: &'static str, comm: u64, body: impl FnOnce(u64) -> Outcome) -> 
     if comm == 0 {
         return Ok(());
     }
-    let _hold = group::hold(comm, function)?;
+    let _hold = group::hold(comm, function, false)?;
     body(comm)
 }
 

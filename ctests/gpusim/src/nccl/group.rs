@@ -144,7 +144,7 @@ fn submit(comms: &[u64], requests: &[(u64, Request)]) -> Outcome {
     for comm in comms {
         let of = requests.iter().filter(|(of, _)| of == comm);
         let own: Vec<Request> = of.map(|(_, request)| *request).collect();
-        let held = hold(*comm, "ncclGroupEnd");
+        let held = hold(*comm, "ncclGroupEnd", true);
         let launched = held.and_then(|_hold| lock().submit_calls(*comm, own, true));
         result = worse(result, launched);
     }
@@ -163,8 +163,8 @@ fn worse(left: Outcome, right: Outcome) -> Outcome {
 pub struct Hold(u64);
 
 /// Holds the communicator for as long as a real call takes, so that a second thread is seen.
-pub fn hold(comm: u64, function: &str) -> Outcome<Hold> {
-    lock().occupy(comm, function)?;
+pub fn hold(comm: u64, function: &str, launches: bool) -> Outcome<Hold> {
+    lock().occupy(comm, function, launches)?;
     let held = Hold(comm);
     std::thread::sleep(Duration::from_micros(environment("GPUSIM_NCCL_CALL_US", 10)));
     Ok(held)

@@ -117,7 +117,7 @@ unsafe fn init(
     // SAFETY: the caller's promise.
     unsafe { put(comm, handle) }?;
     if group::is_open() {
-        group::add_join(handle)?;
+        group::add_join(handle).inspect_err(|result| group::remember(*result))?;
         return if blocks { Ok(()) } else { Err(IN_PROGRESS) };
     }
     // SAFETY: the caller's promise.
@@ -153,23 +153,23 @@ impl Machine {
     }
 }
 
-/// Has all of them join, and waits for those that block.
+/// Has all of them join, and waits for those that block; the others tell later what came of it.
 pub fn join_all(comms: &[u64]) -> Outcome {
     let mut result = Ok(());
     for comm in comms {
         result = result.and(lock().join_room(*comm));
     }
-    for comm in comms {
+    for comm in comms.iter().filter(|comm| blocks(**comm)) {
         result = result.and_then(|()| wait(*comm));
     }
     match result {
-        Ok(()) if comms.iter().any(|comm| is_joining(*comm)) => Err(IN_PROGRESS),
+        Ok(()) if comms.iter().any(|comm| !blocks(*comm)) => Err(IN_PROGRESS),
         other => other,
     }
 }
 
-fn is_joining(comm: u64) -> bool {
-    lock().comms.get(&comm).is_some_and(|comm| comm.life == Life::Joining)
+fn blocks(comm: u64) -> bool {
+    lock().comms.get(&comm).is_none_or(|comm| comm.blocking)
 }
 
 impl Machine {
