@@ -127,7 +127,8 @@ fn a_rank_joins_once() {
 #[test]
 fn mismatched_collectives_hang_and_are_noted() {
     let _sim = machine();
-    let cases: [(&str, fn(&Rank, u64) -> i32); 3] = [
+    type Case = (&'static str, fn(&Rank, u64) -> i32);
+    let cases: [Case; 3] = [
         ("count", |rank, memory| rank.all_gather(memory, memory + 64, 1 + rank.rank)),
         ("root", |rank, memory| rank.broadcast(memory, memory, 1, rank.rank)),
         ("kind", |rank, memory| match rank.rank {
