@@ -93,7 +93,8 @@ impl Machine {
         }
     }
 
-    fn forget(&mut self, handle: u64, presence: Presence) {
+    /// Ends a communicator's life.
+    pub fn forget(&mut self, handle: u64, presence: Presence) {
         let Some(comm) = self.comms.remove(&handle) else { return };
         // Of a room that is not complete nobody else may know.
         if !comm.room.everybody(Presence::Joined) {

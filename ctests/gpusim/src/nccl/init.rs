@@ -3,7 +3,7 @@
 use super::comm::{Comm, Life};
 use super::config::{Config, blocking};
 use super::group;
-use super::room::Room;
+use super::room::{Presence, Room};
 use super::status::*;
 use super::{admit, call, outcome, put};
 use crate::context::top;
@@ -116,12 +116,15 @@ unsafe fn init(
     let handle = lock().seat(seat, context, blocks)?;
     // SAFETY: the caller's promise.
     unsafe { put(comm, handle) }?;
-    if group::is_open() {
-        group::add_join(handle).inspect_err(|result| group::remember(*result))?;
-        return if blocks { Ok(()) } else { Err(IN_PROGRESS) };
-    }
-    // SAFETY: the caller's promise.
-    join_all(&[handle]).inspect_err(|result| unsafe { withdraw(comm, *result) })
+    let joined = match group::is_open() {
+        true => group::add_join(handle).and(if blocks { Ok(()) } else { Err(IN_PROGRESS) }),
+        false => join_all(&[handle]),
+    };
+    joined.inspect_err(|result| {
+        group::remember(*result);
+        // SAFETY: the caller's promise.
+        unsafe { withdraw(comm, *result) }
+    })
 }
 
 /// A communicator that could not be made is none.
@@ -132,7 +135,7 @@ unsafe fn withdraw(comm: *mut u64, result: c_int) {
     if fatal(result) {
         // SAFETY: the caller's promise.
         let handle = unsafe { comm.replace(0) };
-        lock().comms.remove(&handle);
+        lock().forget(handle, Presence::Aborted);
     }
 }
 
@@ -214,7 +217,7 @@ unsafe fn init_all(comms: *mut u64, count: c_int, devices: *const c_int) -> Outc
     let handles = lock().seat_all(&chosen)?;
     join_all(&handles).inspect_err(|_| {
         let mut machine = lock();
-        handles.iter().for_each(|handle| drop(machine.comms.remove(handle)));
+        handles.iter().for_each(|handle| machine.forget(*handle, Presence::Aborted));
     })?;
     // SAFETY: the caller's promise.
     unsafe { comms.copy_from_nonoverlapping(handles.as_ptr(), handles.len()) };
