@@ -31,11 +31,6 @@
 #define XQKV_VERSION_JOIN(major, minor, patch) #major "." #minor "." #patch
 
 /**
- * Marks of a wire; a mark may be used again once it was joined.
- */
-#define WIRE_MARKS 16
-
-/**
  * The major version of this header.
  */
 #define XQKV_VERSION_MAJOR 0
@@ -701,6 +696,14 @@ enum xqkv_projection_flag
    * out and aligned alike. Costs speed. Not yet confirmed on a real GPU.
    */
   XQKV_PROJECTION_FLAG_BATCH_INVARIANT = 2,
+  /**
+   * Ranks that hold the same key/value head share its work: each projects its part of the
+   * encoder rows, and they exchange the results, so that no product is done twice. Calls with
+   * encoder rows then have transfers, and views of K and V may not accumulate. Needs a
+   * communicator. It pays where products take longer than moving their results:
+   * docs/ranks.md has the model.
+   */
+  XQKV_PROJECTION_FLAG_SHARE_REPLICAS = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -735,9 +738,107 @@ typedef int32_t xqkv_plan_flag;
 #endif // __cplusplus
 
 /**
+ * What a call does with other ranks. Each needs a communicator, the same on all ranks; a call
+ * without them, without encoder_rank_rows and without shared replicas has no transfers.
+ */
+enum xqkv_forward_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Every rank gets Q of all query heads: query is [decoder rows, the spec's query heads,
+   * head_width], in the uncut layer's order.
+   */
+  XQKV_FORWARD_FLAG_GATHER_QUERY = 1,
+  /**
+   * Every rank gets K and V of all key/value heads: key and value have the spec's key/value
+   * heads, in the uncut layer's order. A head that several ranks hold is projected by one.
+   */
+  XQKV_FORWARD_FLAG_GATHER_KEY_VALUE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_forward_flag xqkv_forward_flag;
+#else
+typedef int32_t xqkv_forward_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What carries a communicator's bytes.
+ */
+enum xqkv_comm_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Nothing: there is one rank.
+   */
+  XQKV_COMM_KIND_ALONE = 1,
+  /**
+   * Threads of one process, in host memory.
+   */
+  XQKV_COMM_KIND_THREADS = 2,
+  /**
+   * NCCL, in the memory of CUDA devices.
+   */
+  XQKV_COMM_KIND_NCCL = 3,
+  /**
+   * The engine's own functions.
+   */
+  XQKV_COMM_KIND_COLLECTIVES = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_comm_kind xqkv_comm_kind;
+#else
+typedef int32_t xqkv_comm_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a communicator does beyond its transfers.
+ */
+enum xqkv_comm_flag
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * NCCL: hold each collective call against the other ranks' before it runs, at the price of one
+   * small transfer and of waiting for it, so not in a capture. Others always do so.
+   */
+  XQKV_COMM_FLAG_CHECK_CALLS = 1,
+  /**
+   * NCCL: a thread that polls, so that ranks whose streams wait for one that is lost are freed
+   * also where nobody calls xqkv_comm_poll. It ends with the communicator.
+   */
+  XQKV_COMM_FLAG_WATCHDOG = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum xqkv_comm_flag xqkv_comm_flag;
+#else
+typedef int32_t xqkv_comm_flag;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A communicator: this rank's seat among the ranks of one projection. Optional, since outputs
- * sharded by head need no collective. This version makes none; wherever one is asked for, NULL
- * is the only value.
+ * sharded by head need no transfer. An opaque handle, made by xqkv_comm_create_alone, _threads,
+ * _collectives or _nccl or by xqkv_comm_adopt_nccl, and unmade by xqkv_comm_destroy.
+ *
+ * It carries what ranks tell each other: whether they agree, encoder rows that each has a part of,
+ * and results that each needs the others' of. A rank that waits for another gives up at the
+ * deadline; from then on, and after an abort, the communicator answers COMM_POISONED, while
+ * weights, plans and calls without transfers stay as they were. Make it anew on every rank then,
+ * and hand it to xqkv_projection_set_comm.
+ *
+ * Several projections may use one. Calls with transfers take turns, in the same order on all
+ * ranks: that is the engine's to see to. xqkv_comm_poll, _abort and _get_info may come from any
+ * thread at any time.
  */
 typedef struct xqkv_comm xqkv_comm;
 
@@ -933,6 +1034,179 @@ typedef struct xqkv_error {
    */
   char message[508];
 } xqkv_error;
+
+/**
+ * Everybody's bytes to everybody, in place: rank r's bytes, as many as `bytes[r]`, lie in
+ * `buffer` behind those of the ranks before it on rank r, and must come to the same place of every
+ * other rank's buffer. Counts differ between ranks and may be 0; they are the same on all ranks.
+ * MPI: MPI_Iallgatherv with MPI_IN_PLACE.
+ */
+typedef int32_t (*xqkv_all_gather_callback)(void *buffer,
+                                            const int64_t *bytes,
+                                            int64_t rank_count,
+                                            void *stream,
+                                            void *user);
+
+/**
+ * The bytes of rank `root` to everybody. MPI: MPI_Ibcast.
+ */
+typedef int32_t (*xqkv_broadcast_callback)(void *buffer,
+                                           int64_t bytes,
+                                           int64_t root,
+                                           void *stream,
+                                           void *user);
+
+/**
+ * Some bytes from this rank to another, or the reverse.
+ */
+typedef struct xqkv_message {
+  /**
+   * Read if this rank sends, else written. Of the memory that the context's backend works in.
+   */
+  void *data;
+  /**
+   * How many.
+   */
+  int64_t bytes;
+  /**
+   * The other rank.
+   */
+  int64_t peer;
+  /**
+   * 1 if this rank sends, 0 if it receives.
+   */
+  int32_t is_sent;
+  /**
+   * 0.
+   */
+  int32_t reserved;
+} xqkv_message;
+
+/**
+ * Bytes from rank to rank: the n-th message that one rank sends to another is the n-th that the
+ * other receives from it, and as long. A rank without messages is called with a count of 0.
+ * MPI: MPI_Isend and MPI_Irecv for each. `messages` is good only during the call.
+ */
+typedef int32_t (*xqkv_exchange_callback)(const struct xqkv_message *messages,
+                                          int64_t count,
+                                          void *stream,
+                                          void *user);
+
+/**
+ * How far all transfers are that were started: sets `*is_done` to 1 or 0. May set `*rank` to the
+ * rank that it waits for, or that is lost; it is -1 before. MPI: MPI_Testall.
+ */
+typedef int32_t (*xqkv_poll_callback)(int32_t *is_done, int64_t *rank, void *user);
+
+/**
+ * Ends all transfers, so that nobody touches their memory any more when it returns. No other
+ * function of this communicator is called after it.
+ */
+typedef void (*xqkv_abort_callback)(void *user);
+
+/**
+ * The engine's own collectives. Each starts a transfer and returns XQKV_STATUS_OK; or
+ * XQKV_STATUS_PEER_LOST, XQKV_STATUS_TIMED_OUT or another status if it cannot, which poisons the
+ * communicator.
+ *
+ * Host backend: memory is the process's, `stream` is NULL, and a transfer is done when `poll` says
+ * so; with `poll` NULL it is done when its function returns, and then the deadline is the engine's
+ * to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream) and
+ * done in its order; `poll` then only tells of failures.
+ *
+ * All functions are called by the thread that is in a call with transfers, one at a time, and in
+ * the same order on all ranks; `poll` and `abort` also by callers of xqkv_comm_poll and
+ * xqkv_comm_abort. None may unwind, or call this library with the same communicator.
+ */
+typedef struct xqkv_collectives {
+  /**
+   * Set by xqkv_collectives_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Everybody's bytes to everybody. Must be there.
+   */
+  xqkv_all_gather_callback all_gather;
+  /**
+   * One rank's bytes to everybody. Must be there.
+   */
+  xqkv_broadcast_callback broadcast;
+  /**
+   * Bytes from rank to rank. NULL: ranks cannot share the work of replicated heads without
+   * gathering.
+   */
+  xqkv_exchange_callback exchange;
+  /**
+   * How far the transfers are. NULL: they are done when their function returns.
+   */
+  xqkv_poll_callback poll;
+  /**
+   * Ends all transfers. NULL: nothing ends them.
+   */
+  xqkv_abort_callback abort;
+  /**
+   * Passed to each.
+   */
+  void *user;
+} xqkv_collectives;
+
+/**
+ * How a communicator behaves. All zeros is the default.
+ */
+typedef struct xqkv_comm_options {
+  /**
+   * Set by xqkv_comm_options_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Values of xqkv_comm_flag, added up.
+   */
+  uint32_t flags;
+  /**
+   * Milliseconds that a rank waits for the others before it gives up; 0 is 60,000. Each wait has
+   * its own: for all ranks to be there when a communicator or a projection is made or weights
+   * are committed, and for each transfer of a forward.
+   */
+  int64_t deadline_ms;
+} xqkv_comm_options;
+
+/**
+ * What a communicator is.
+ */
+typedef struct xqkv_comm_info {
+  /**
+   * Set by xqkv_comm_info_init.
+   */
+  uint32_t struct_size;
+  /**
+   * An xqkv_comm_kind.
+   */
+  int32_t kind;
+  /**
+   * This rank, from 0.
+   */
+  int64_t rank;
+  /**
+   * How many ranks there are.
+   */
+  int64_t rank_count;
+  /**
+   * Transfers that were started, also those by which ranks agree.
+   */
+  int64_t transfers;
+  /**
+   * 1 if it answers COMM_POISONED, else 0.
+   */
+  int32_t is_poisoned;
+  /**
+   * NCCL: its version as ncclGetVersion tells it, such as 22705. Else 0.
+   */
+  int32_t nccl_version;
+} xqkv_comm_info;
 
 /**
  * Receives a line of the log. `level` is an xqkv_log_level, `message` UTF-8 text that is valid
@@ -1243,7 +1517,7 @@ typedef struct xqkv_forward {
    */
   uint32_t struct_size;
   /**
-   * Must be 0.
+   * Values of xqkv_forward_flag, added up.
    */
   uint32_t flags;
   /**
@@ -1302,6 +1576,18 @@ typedef struct xqkv_forward {
    * CUDA: a CUevent to record last. Host: must be NULL.
    */
   void *signal_event;
+  /**
+   * How many encoder rows each rank has, one number for each rank of the projection's
+   * communicator, or NULL: then every rank has all of them. With it, `encoder` has this rank's
+   * rows only (none is legal, with `data` NULL), and K and V are of all ranks' rows in the order
+   * of ranks: key and value have as many rows as the sum. The same on all ranks.
+   */
+  const int64_t *encoder_rank_rows;
+  /**
+   * With encoder_rank_rows: most rows that are sent in one transfer, so that products of earlier
+   * ones run beside it; 0 leaves it to the library. The same on all ranks.
+   */
+  int64_t chunk_rows;
 } xqkv_forward;
 
 /**
@@ -1403,8 +1689,10 @@ typedef struct xqkv_projection_options {
    */
   int64_t layer_count;
   /**
-   * The ranks' communicator. Not in this version: must be NULL. Outputs sharded by head need
-   * none.
+   * The ranks' communicator, or NULL. With it, xqkv_projection_create and xqkv_update_commit are
+   * calls that all ranks make, and end on all of them alike; EVEN and QUERY must name the
+   * communicator's rank and rank_count, or leave both 0 to take them from it. The projection
+   * keeps what is behind the handle. Outputs sharded by head need none.
    */
   const struct xqkv_comm *comm;
   /**
@@ -1498,6 +1786,14 @@ typedef struct xqkv_stats {
    * Plans that were made because none was given, and no earlier call was like this one.
    */
   int64_t plans_made;
+  /**
+   * Transfers between ranks that the call started; 0 for outputs that stay sharded by head.
+   */
+  int64_t transfers;
+  /**
+   * Bytes that came from other ranks by them.
+   */
+  int64_t received_bytes;
 } xqkv_stats;
 
 /**
@@ -1622,6 +1918,105 @@ xqkv_status xqkv_checkpoint_report(const struct xqkv_checkpoint *checkpoint,
                                    int64_t text_bytes,
                                    int64_t *needed_bytes,
                                    struct xqkv_error *error);
+
+/**
+ * Fills the struct with zeros. `size` is sizeof(xqkv_collectives).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
+ */
+xqkv_status xqkv_collectives_init(struct xqkv_collectives *collectives, size_t size);
+
+/**
+ * Fills the options with zeros. `size` is sizeof(xqkv_comm_options).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
+ */
+xqkv_status xqkv_comm_options_init(struct xqkv_comm_options *options, size_t size);
+
+/**
+ * Prepares the info to be filled in. `size` is sizeof(xqkv_comm_info).
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
+ */
+xqkv_status xqkv_comm_info_init(struct xqkv_comm_info *info, size_t size);
+
+/**
+ * Makes the communicator of a single rank, for engines that have one code path for any number.
+ * `options` may be NULL. `*comm` is written only on success, and is the caller's to destroy. Any
+ * thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, MISALIGNED, TOO_MANY_HANDLES.
+ */
+xqkv_status xqkv_comm_create_alone(const struct xqkv_comm_options *options,
+                                   struct xqkv_comm **comm,
+                                   struct xqkv_error *error);
+
+/**
+ * Makes the communicators of ranks that are threads of this process and have their rows and
+ * results in host memory: `comms[rank]` for each of `rank_count` ranks, 1 to 4,096. Each is then
+ * used by its rank's own thread; transfers are copies, and no thread is started. Threads that
+ * drive CUDA devices use NCCL. `options` may be NULL. `comms` is written only on success, and its
+ * communicators are the caller's to destroy, one by one. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, MISALIGNED, TOO_MANY_HANDLES.
+ */
+xqkv_status xqkv_comm_create_threads(const struct xqkv_comm_options *options,
+                                     int64_t rank_count,
+                                     struct xqkv_comm **comms,
+                                     struct xqkv_error *error);
+
+/**
+ * Makes this rank's communicator over the engine's own collectives, such as MPI's or
+ * torch.distributed's; see xqkv_collectives. The struct is copied; what its `user` points to must
+ * stay until the communicator is destroyed and no call runs on it. Tells the other ranks nothing.
+ * `options` may be NULL. `*comm` is written only on success, and is the caller's to destroy. Any
+ * thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_ARGUMENT, MISALIGNED, TOO_MANY_HANDLES.
+ */
+xqkv_status xqkv_comm_create_collectives(const struct xqkv_comm_options *options,
+                                         const struct xqkv_collectives *collectives,
+                                         int64_t rank,
+                                         int64_t rank_count,
+                                         struct xqkv_comm **comm,
+                                         struct xqkv_error *error);
+
+/**
+ * Tells what a communicator is. `info` must have been initialised. Any thread, at any time.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, MISALIGNED.
+ */
+xqkv_status xqkv_comm_get_info(const struct xqkv_comm *comm,
+                               struct xqkv_comm_info *info,
+                               struct xqkv_error *error);
+
+/**
+ * Looks whether all is well, without waiting: OK, also while transfers are under way. An engine
+ * whose streams may wait for a lost rank calls it now and then: past the deadline of the oldest
+ * transfer under way it ends them all, so that the streams go on, and answers TIMED_OUT. Any
+ * thread, at any time.
+ *
+ * Returns: INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
+ */
+xqkv_status xqkv_comm_poll(const struct xqkv_comm *comm, struct xqkv_error *error);
+
+/**
+ * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what carries
+ * the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
+ * that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
+ *
+ * Returns: INVALID_HANDLE.
+ */
+xqkv_status xqkv_comm_abort(struct xqkv_comm *comm, struct xqkv_error *error);
+
+/**
+ * Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep
+ * what is behind it until they are destroyed or given another. Never waits; what the engine lent
+ * (an ncclComm_t, collectives) is not destroyed. NULL does nothing. Any thread.
+ *
+ * Returns: INVALID_HANDLE.
+ */
+xqkv_status xqkv_comm_destroy(struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
  * Fills the options with defaults. `size` is sizeof(xqkv_context_options).
@@ -1793,6 +2188,20 @@ xqkv_status xqkv_projection_create(const struct xqkv_context *context,
                                    const struct xqkv_projection_options *options,
                                    struct xqkv_projection **projection,
                                    struct xqkv_error *error);
+
+/**
+ * Gives a projection another communicator, or none for NULL: after one has failed, a new one makes
+ * calls with transfers possible again. All ranks call it, with communicators of the same ranks as
+ * before, and it ends on all of them alike. Weights, plans and their version stay; other calls may
+ * run meanwhile, and those with transfers run to their end on the communicator that they began on.
+ * Any thread.
+ *
+ * Returns, with nothing changed: NULL_ARGUMENT, INVALID_HANDLE, INVALID_ARGUMENT, NOT_SUPPORTED,
+ * MISMATCH, PEER_LOST, TIMED_OUT, COMM_POISONED, DEVICE_REFUSED, OUT_OF_MEMORY.
+ */
+xqkv_status xqkv_projection_set_comm(struct xqkv_projection *projection,
+                                     const struct xqkv_comm *comm,
+                                     struct xqkv_error *error);
 
 /**
  * Unmakes a projection: the handle is invalid from here on. Never waits; a forward that runs on

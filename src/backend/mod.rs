@@ -120,11 +120,14 @@ pub trait Wire: Send + Sync {
 /// Marks of a wire; a mark may be used again once it was joined.
 pub const WIRE_MARKS: usize = 16;
 
-/// Staged results that belong into a view: packed [layers, rows, heads, width] of its dtype.
+/// Staged results that belong into a view: [rows, layers, heads, width] of its dtype, so that no
+/// stride depends on how many rows there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The first element.
     pub address: usize,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
     /// Elements from one layer to the next.
     pub layer_stride: usize,
     /// Which of the view's rows.
@@ -381,6 +384,13 @@ pub struct Plan {
     /// Scratch memory with which the plan runs best.
     pub workspace_bytes: usize,
     inner: Arc<dyn Any + Send + Sync>,
+}
+
+impl Plan {
+    /// Of a call that has a plan for each of its products, and these needs all together.
+    pub fn of_products(minimum_bytes: usize, workspace_bytes: usize) -> Self {
+        Self { minimum_bytes, workspace_bytes, inner: Arc::new(()) }
+    }
 }
 
 /// Whose memory an address is in.

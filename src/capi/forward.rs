@@ -6,7 +6,7 @@ use super::plain::{self, Plain};
 use super::plan::xqkv_plan;
 use super::view::xqkv_view;
 use crate::backend::{Info, Lane, WORKSPACE_ALIGNMENT};
-use crate::error::{Error, Status, ensure};
+use crate::error::{Error, Status, ensure, named_enum};
 use crate::projection::{Call, DecoderSide, EncoderSide, Projection};
 use crate::spec::Part;
 use crate::view::{Rows, Shape, View};
@@ -27,7 +27,7 @@ use std::ffi::c_void;
 pub struct xqkv_forward {
     /// Set by xqkv_forward_init.
     pub struct_size: u32,
-    /// Must be 0.
+    /// Values of xqkv_forward_flag, added up.
     pub flags: u32,
     /// The first layer, numbered as in xqkv_spec, of the uncut model also under a pipeline split.
     pub layer: i64,
@@ -59,7 +59,33 @@ pub struct xqkv_forward {
     pub wait_event: *mut c_void,
     /// CUDA: a CUevent to record last. Host: must be NULL.
     pub signal_event: *mut c_void,
+    /// How many encoder rows each rank has, one number for each rank of the projection's
+    /// communicator, or NULL: then every rank has all of them. With it, `encoder` has this rank's
+    /// rows only (none is legal, with `data` NULL), and K and V are of all ranks' rows in the order
+    /// of ranks: key and value have as many rows as the sum. The same on all ranks.
+    pub encoder_rank_rows: *const i64,
+    /// With encoder_rank_rows: most rows that are sent in one transfer, so that products of earlier
+    /// ones run beside it; 0 leaves it to the library. The same on all ranks.
+    pub chunk_rows: i64,
 }
+
+/// What a call does with other ranks. Each needs a communicator, the same on all ranks; a call
+/// without them, without encoder_rank_rows and without shared replicas has no transfers.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardFlag {
+    /// Every rank gets Q of all query heads: query is [decoder rows, the spec's query heads,
+    /// head_width], in the uncut layer's order.
+    GatherQuery = 1,
+    /// Every rank gets K and V of all key/value heads: key and value have the spec's key/value
+    /// heads, in the uncut layer's order. A head that several ranks hold is projected by one.
+    GatherKeyValue = 2,
+}
+
+named_enum!(ForwardFlag {
+    GatherQuery => c"XQKV_FORWARD_FLAG_GATHER_QUERY",
+    GatherKeyValue => c"XQKV_FORWARD_FLAG_GATHER_KEY_VALUE",
+});
 
 // SAFETY: repr(C), size first, and zero is a value of every field.
 unsafe impl Plain for xqkv_forward {
@@ -82,6 +108,10 @@ impl xqkv_forward {
     /// Where a view's `layer_data` is not NULL, it points to a pointer for each layer of the call.
     #[inline(always)]
     pub(super) unsafe fn resolve<'a>(&'a self, projection: &Projection) -> Result<Call<'a>, Error> {
+        if self.is_collective(projection) {
+            // SAFETY: passed on.
+            return unsafe { self.resolve_collective(projection) };
+        }
         self.ensure_lane(projection.backend().info())?;
         let spec = projection.spec();
         let decoder = self.decoder.rows("decoder", spec.decoder_width)?;
@@ -102,10 +132,11 @@ impl xqkv_forward {
                 None => None,
             },
             lane: self.lane(),
+            collective: None,
         })
     }
 
-    fn layer_count(&self) -> i64 {
+    pub(super) fn layer_count(&self) -> i64 {
         if self.layer_count == 0 { 1 } else { self.layer_count }
     }
 
@@ -152,20 +183,25 @@ impl xqkv_forward {
         part: Part,
         rows: i64,
     ) -> Result<View<'a>, Error> {
-        let view = match part {
-            Part::Query => &self.query,
-            Part::Key => &self.key,
-            Part::Value => &self.value,
-        };
         let heads = projection.shard().heads(part).count;
         let shape =
             Shape { layers: self.layer_count(), rows, heads, width: projection.spec().width(part) };
         // SAFETY: passed on.
-        unsafe { view.resolve(part.name(), shape) }
+        unsafe { self.target(part).resolve(part.name(), shape) }
+    }
+
+    /// Where a part goes, in the caller's words.
+    #[inline(always)]
+    pub(super) fn target(&self, part: Part) -> &xqkv_view {
+        match part {
+            Part::Query => &self.query,
+            Part::Key => &self.key,
+            Part::Value => &self.value,
+        }
     }
 
     /// Refuses inputs that are both absent, or that the spec has no projection for.
-    fn ensure_sides(
+    pub(super) fn ensure_sides(
         &self,
         projection: &Projection,
         decoder: bool,
@@ -196,7 +232,7 @@ impl xqkv_forward {
         Ok(())
     }
 
-    fn lane(&self) -> Lane {
+    pub(super) fn lane(&self) -> Lane {
         Lane {
             stream: self.stream as usize,
             wait_event: self.wait_event as usize,
@@ -211,7 +247,7 @@ impl xqkv_forward {
     }
 
     /// Refuses what the backend has no use for.
-    fn ensure_lane(&self, info: Info) -> Result<(), Error> {
+    pub(super) fn ensure_lane(&self, info: Info) -> Result<(), Error> {
         let is_host = matches!(info, Info::Host { .. });
         for (given, name) in [
             (!self.stream.is_null(), "stream"),
@@ -224,7 +260,19 @@ impl xqkv_forward {
                 "{name} is not NULL; the host backend has none, pass NULL"
             );
         }
-        ensure!(self.flags == 0, InvalidArgument, "flags is {}; use 0", self.flags);
+        let known: u32 = ForwardFlag::ALL.iter().map(|&flag| flag as u32).sum();
+        ensure!(
+            self.flags & !known == 0,
+            InvalidArgument,
+            "flags is {}; use 0, or add up values of xqkv_forward_flag (at most {known})",
+            self.flags
+        );
+        ensure!(
+            self.chunk_rows >= 0,
+            InvalidArgument,
+            "chunk_rows is {}; use rows, or 0 to leave it to the library",
+            self.chunk_rows
+        );
         ensure!(
             self.workspace_bytes >= 0,
             InvalidArgument,

@@ -11,6 +11,7 @@
 //! objects, or copies their references and leaves at once. Destroying shuts the slot, and whoever
 //! leaves a shut slot last empties it: without a lock, since that may be a forward.
 
+use super::comm::xqkv_comm;
 use super::context::xqkv_context;
 use super::plan::xqkv_plan;
 use super::projection::xqkv_projection;
@@ -50,6 +51,7 @@ pub(super) enum Object {
     Projection(Arc<super::projection::Held>),
     Update(Arc<super::update::Held>),
     Plan(Arc<crate::projection::Plan>),
+    Comm(Arc<crate::comm::Comm>),
 }
 
 macro_rules! opaque {
@@ -77,6 +79,7 @@ opaque!(xqkv_context, "context", 1, Context, super::context::Context);
 opaque!(xqkv_projection, "projection", 2, Projection, super::projection::Held);
 opaque!(xqkv_update, "update", 3, Update, super::update::Held);
 opaque!(xqkv_plan, "plan", 4, Plan, crate::projection::Plan);
+opaque!(xqkv_comm, "comm", 5, Comm, crate::comm::Comm);
 
 /// An object that stays where it is for as long as this lives: its slot counts this as a user.
 pub(super) struct Borrowed<T: Opaque> {
@@ -117,6 +120,23 @@ pub(super) fn insert<T: Opaque>(reference: Arc<T::Object>) -> Result<*mut T, Err
     LIVE.fetch_add(1, Ordering::Relaxed);
     let handle = generation | (index as u64) << 8 | T::KIND << 1 | 1;
     Ok(handle as usize as *mut T)
+}
+
+/// Puts all of the objects into the registry, or none.
+pub(super) fn insert_all<T: Opaque>(
+    references: impl Iterator<Item = Arc<T::Object>>,
+) -> Result<Vec<*mut T>, Error> {
+    let mut handles = Vec::new();
+    for reference in references {
+        match insert::<T>(reference) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => {
+                handles.into_iter().try_for_each(|handle| remove::<T>(handle))?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(handles)
 }
 
 /// The object that a handle stands for, for the length of a call.

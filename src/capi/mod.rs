@@ -8,10 +8,12 @@
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]
 
 mod boundary;
+mod collective;
 mod handle;
 mod plain;
 
 pub mod checkpoint;
+pub mod collectives;
 pub mod comm;
 pub mod context;
 pub mod dtype;

@@ -25,6 +25,10 @@ pub struct xqkv_stats {
     pub weights_version: i64,
     /// Plans that were made because none was given, and no earlier call was like this one.
     pub plans_made: i64,
+    /// Transfers between ranks that the call started; 0 for outputs that stay sharded by head.
+    pub transfers: i64,
+    /// Bytes that came from other ranks by them.
+    pub received_bytes: i64,
 }
 
 // SAFETY: repr(C), size first, and zero is a value of every field.
@@ -52,6 +56,8 @@ impl xqkv_stats {
             matmuls: counts.matmuls as i64,
             weights_version: done.weights_version as i64,
             plans_made: done.plans_made as i64,
+            transfers: done.moved.transfers as i64,
+            received_bytes: done.moved.received_bytes as i64,
         }
     }
 }

@@ -82,7 +82,7 @@ pub enum Kind {
     /// NVIDIA's library, in the memory of devices.
     Nccl,
     /// The engine's own functions.
-    Callbacks,
+    Collectives,
 }
 
 /// A way for ranks to reach each other.
@@ -92,6 +92,16 @@ pub trait Medium: Send + Sync {
 
     /// This rank's seat.
     fn seat(&self) -> Seat;
+
+    /// The version of the library that carries the bytes; 0 if there is none.
+    fn library_version(&self) -> i32 {
+        0
+    }
+
+    /// Whether it has [`Transfer::Exchange`].
+    fn can_exchange(&self) -> bool {
+        true
+    }
 
     /// Starts a transfer. Without a stream it is done when `finish` returns; on a stream it is done
     /// in the stream's order. Nobody else starts or finishes meanwhile.

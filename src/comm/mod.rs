@@ -2,11 +2,11 @@
 //! them once one has failed.
 
 mod alone;
-mod callbacks;
+mod collectives;
 mod medium;
 mod threads;
 
-pub use callbacks::{Callbacks, Progress};
+pub use collectives::{Collectives, Progress};
 pub use medium::{Deadline, Failure, Kind, Medium, Message, Seat, Transfer};
 
 use crate::error::{Error, Status, ensure};
@@ -23,6 +23,8 @@ pub struct Options {
     /// Whether ranks hold each collective call against each other's before it runs, also where
     /// that costs a transfer of its own.
     pub checks_calls: bool,
+    /// Whether a thread polls where transfers are done on streams.
+    pub has_watchdog: bool,
 }
 
 /// A rank's way to the other ranks. Once a transfer has failed, every later one does.
@@ -70,8 +72,8 @@ impl Comm {
     }
 
     /// This rank of a group that the engine made.
-    pub fn callbacks(seat: Seat, callbacks: Callbacks, options: Options) -> Self {
-        Self::new(Box::new(callbacks::Engine::new(seat, callbacks)), options)
+    pub fn collectives(seat: Seat, collectives: Collectives, options: Options) -> Self {
+        Self::new(Box::new(collectives::Engine::new(seat, collectives)), options)
     }
 
     /// This rank's seat.
@@ -82,6 +84,16 @@ impl Comm {
     /// What carries the bytes.
     pub fn kind(&self) -> Kind {
         self.medium.kind()
+    }
+
+    /// The version of the library that carries the bytes; 0 if there is none.
+    pub fn library_version(&self) -> i32 {
+        self.medium.library_version()
+    }
+
+    /// Whether it carries bytes from one rank to another without the rest.
+    pub fn can_exchange(&self) -> bool {
+        self.medium.can_exchange()
     }
 
     /// How it behaves.

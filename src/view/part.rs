@@ -32,12 +32,12 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Results that are packed [rows, heads, width], one layer so many elements from the next.
-    pub fn staged(address: usize, shape: Shape, dtype: Dtype, layer_stride: i64) -> View<'static> {
-        let row = shape.heads * shape.width;
-        let group = shape.rows * row;
-        debug_assert!(shape.layers == 1 || layer_stride >= group);
-        let strides = Strides { layer: layer_stride, group, row, head: shape.width, width: 1 };
+    /// Results that are packed [rows, layers, heads, width]: no stride depends on the rows.
+    pub fn staged(address: usize, shape: Shape, dtype: Dtype) -> View<'static> {
+        let layer = shape.heads * shape.width;
+        let row = shape.layers * layer;
+        let (group, head) = (shape.rows * row, shape.width);
+        let strides = Strides { layer, group, row, head, width: 1 };
         let base = Base::First(address);
         let target =
             Target { base, dtype, strides, group_rows: 0, slots: None, accumulates: false };

@@ -51,6 +51,10 @@ class xqkv_status(enum.IntEnum):
     CHECKPOINT_MISMATCH = 506
     DEVICE_FAILED = 601
     CALLBACK_FAILED = 602
+    MISMATCH = 701
+    PEER_LOST = 702
+    TIMED_OUT = 703
+    COMM_POISONED = 704
     PANIC = 901
 
 
@@ -140,10 +144,28 @@ class xqkv_kind(enum.IntEnum):
 class xqkv_projection_flag(enum.IntEnum):
     TENSOR_FLOAT = 1
     BATCH_INVARIANT = 2
+    SHARE_REPLICAS = 4
 
 
 class xqkv_plan_flag(enum.IntEnum):
     TIMED = 1
+
+
+class xqkv_forward_flag(enum.IntEnum):
+    GATHER_QUERY = 1
+    GATHER_KEY_VALUE = 2
+
+
+class xqkv_comm_kind(enum.IntEnum):
+    ALONE = 1
+    THREADS = 2
+    NCCL = 3
+    COLLECTIVES = 4
+
+
+class xqkv_comm_flag(enum.IntEnum):
+    CHECK_CALLS = 1
+    WATCHDOG = 2
 
 
 class xqkv_checkpoint(ctypes.Structure):
@@ -185,6 +207,49 @@ class xqkv_error(ctypes.Structure):
     _fields_ = [
         ("status", ctypes.c_int32),
         ("message", ctypes.c_char * 508),
+    ]
+
+
+class xqkv_message(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_int64),
+        ("peer", ctypes.c_int64),
+        ("is_sent", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    ]
+
+
+class xqkv_collectives(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("all_gather", ctypes.c_void_p),
+        ("broadcast", ctypes.c_void_p),
+        ("exchange", ctypes.c_void_p),
+        ("poll", ctypes.c_void_p),
+        ("abort", ctypes.c_void_p),
+        ("user", ctypes.c_void_p),
+    ]
+
+
+class xqkv_comm_options(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("deadline_ms", ctypes.c_int64),
+    ]
+
+
+class xqkv_comm_info(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("kind", ctypes.c_int32),
+        ("rank", ctypes.c_int64),
+        ("rank_count", ctypes.c_int64),
+        ("transfers", ctypes.c_int64),
+        ("is_poisoned", ctypes.c_int32),
+        ("nccl_version", ctypes.c_int32),
     ]
 
 
@@ -269,6 +334,8 @@ class xqkv_forward(ctypes.Structure):
         ("plan", ctypes.c_void_p),
         ("wait_event", ctypes.c_void_p),
         ("signal_event", ctypes.c_void_p),
+        ("encoder_rank_rows", ctypes.c_void_p),
+        ("chunk_rows", ctypes.c_int64),
     ]
 
 
@@ -332,6 +399,8 @@ class xqkv_stats(ctypes.Structure):
         ("matmuls", ctypes.c_int64),
         ("weights_version", ctypes.c_int64),
         ("plans_made", ctypes.c_int64),
+        ("transfers", ctypes.c_int64),
+        ("received_bytes", ctypes.c_int64),
     ]
 
 
@@ -362,6 +431,16 @@ PROTOTYPES = {
     "xqkv_handle_count": (ctypes.c_int64, []),
     "xqkv_checkpoint_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_checkpoint), ctypes.c_size_t]),
     "xqkv_checkpoint_report": (ctypes.c_int32, [ctypes.POINTER(xqkv_checkpoint), ctypes.POINTER(xqkv_spec), ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_collectives_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_collectives), ctypes.c_size_t]),
+    "xqkv_comm_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.c_size_t]),
+    "xqkv_comm_info_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_info), ctypes.c_size_t]),
+    "xqkv_comm_create_alone": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_create_threads": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_create_collectives": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.POINTER(xqkv_collectives), ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_get_info": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_comm_info), ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_poll": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_abort": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_context_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_context_options), ctypes.c_size_t]),
     "xqkv_context_info_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_context_info), ctypes.c_size_t]),
     "xqkv_context_create": (ctypes.c_int32, [ctypes.POINTER(xqkv_context_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
@@ -379,6 +458,7 @@ PROTOTYPES = {
     "xqkv_projection_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_projection_options), ctypes.c_size_t]),
     "xqkv_projection_options_balance": (ctypes.c_int32, [ctypes.POINTER(xqkv_projection_options), ctypes.POINTER(xqkv_spec), ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(xqkv_error)]),
     "xqkv_projection_create": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_spec), ctypes.POINTER(xqkv_projection_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_projection_set_comm": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_projection_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_projection_get_shard": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_shard), ctypes.POINTER(xqkv_error)]),
     "xqkv_projection_get_weights_version": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),

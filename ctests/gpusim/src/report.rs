@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Once;
 
 /// The kinds that `live` counts.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "allocations",
     "bytes",
     "streams",
@@ -18,6 +18,7 @@ const KINDS: [&str; 9] = [
     "modules",
     "cublaslt",
     "descriptors",
+    "comms",
 ];
 
 /// How many things of the kind live: made by the caller and not destroyed.
@@ -35,6 +36,7 @@ pub fn live(machine: &Machine, kind: &str) -> Option<i64> {
         "graphs" => machine.graphs.len() + machine.execs.len(),
         "modules" => machine.modules.len(),
         "descriptors" => crate::cublaslt::descriptor::live(),
+        "comms" => machine.comms.len(),
         "cublaslt" => return Some(machine.cublaslt_handles),
         _ => return None,
     };

@@ -21,14 +21,13 @@ pub(super) unsafe fn scatter(block: &Block, view: &View<'_>) {
 /// # Safety
 /// As for [`scatter`], with elements of this size.
 unsafe fn scatter_elements<E: Copy>(block: &Block, view: &View<'_>) {
-    let (places, heads) = (Places::new(view), block.heads.clone());
-    let row_elements = heads.len() * view.shape().width as usize;
+    let places = Places::new(view);
     for layer in 0..view.shape().layers as usize {
         let base = with_exposed_provenance_mut::<u8>(view.address(layer));
         for (number, row) in block.rows.clone().enumerate() {
             // SAFETY: passed on; the row is the view's.
             let Some(place) = (unsafe { places.of(row) }) else { continue };
-            let element = layer * block.layer_stride + number * row_elements;
+            let element = layer * block.layer_stride + number * block.row_stride;
             let staged = with_exposed_provenance::<E>(block.address);
             // SAFETY: passed on; the block has this row and the view this place.
             unsafe { copy_row(staged.add(element), base.add(place).cast(), view, block) };

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 /// The engine's functions. Addresses and streams are numbers here.
-pub struct Callbacks {
+pub struct Collectives {
     /// Everybody's bytes to everybody, in place; gets buffer, each rank's bytes, stream.
     pub all_gather: Box<AllGather>,
     /// The root's bytes to everybody; gets buffer, bytes, root, stream.
@@ -35,12 +35,12 @@ pub enum Progress {
 /// A rank of a group that the engine made.
 pub(super) struct Engine {
     seat: Seat,
-    callbacks: Callbacks,
+    collectives: Collectives,
 }
 
 impl Engine {
-    pub(super) fn new(seat: Seat, callbacks: Callbacks) -> Self {
-        Self { seat, callbacks }
+    pub(super) fn new(seat: Seat, collectives: Collectives) -> Self {
+        Self { seat, collectives }
     }
 }
 
@@ -51,11 +51,15 @@ const LONGEST: Duration = Duration::from_millis(1);
 
 impl Medium for Engine {
     fn kind(&self) -> Kind {
-        Kind::Callbacks
+        Kind::Collectives
     }
 
     fn seat(&self) -> Seat {
         self.seat
+    }
+
+    fn can_exchange(&self) -> bool {
+        self.collectives.exchange.is_some()
     }
 
     unsafe fn start(
@@ -66,12 +70,12 @@ impl Medium for Engine {
     ) -> Result<(), Failure> {
         match *transfer {
             Transfer::AllGather { buffer, bytes } => {
-                (self.callbacks.all_gather)(buffer, bytes, stream)
+                (self.collectives.all_gather)(buffer, bytes, stream)
             }
             Transfer::Broadcast { buffer, bytes, root } => {
-                (self.callbacks.broadcast)(buffer, bytes, root, stream)
+                (self.collectives.broadcast)(buffer, bytes, root, stream)
             }
-            Transfer::Exchange { messages } => match &self.callbacks.exchange {
+            Transfer::Exchange { messages } => match &self.collectives.exchange {
                 Some(exchange) => exchange(messages, stream),
                 None => Err(Failure::Broken("the communicator has no exchange".into())),
             },
@@ -79,7 +83,7 @@ impl Medium for Engine {
     }
 
     fn finish(&self, until: Deadline) -> Result<(), Failure> {
-        let Some(poll) = &self.callbacks.poll else { return Ok(()) };
+        let Some(poll) = &self.collectives.poll else { return Ok(()) };
         for turn in 0_u32.. {
             let Progress::Waiting(rank) = poll()? else { break };
             if until.is_over() {
@@ -94,11 +98,11 @@ impl Medium for Engine {
     }
 
     fn poll(&self) -> Result<(), Failure> {
-        self.callbacks.poll.as_ref().map_or(Ok(()), |poll| poll().map(drop))
+        self.collectives.poll.as_ref().map_or(Ok(()), |poll| poll().map(drop))
     }
 
     fn abort(&self) {
-        if let Some(abort) = &self.callbacks.abort {
+        if let Some(abort) = &self.collectives.abort {
             abort();
         }
     }

@@ -1,0 +1,275 @@
+//! From calls to work on streams. The calls of one group on one communicator are one launch; a
+//! communicator that may not block can be told late, by the seed, that it was enqueued.
+
+use super::collective::{Call, Kind};
+use super::comm::Comm;
+use super::status::{IN_PROGRESS, INVALID_ARGUMENT, Outcome, UNHANDLED_CUDA_ERROR};
+use crate::clock::Point;
+use crate::context::{pop, push};
+use crate::machine::{Machine, thread};
+use crate::op::{Access, Op};
+use crate::race::overlap;
+use crate::status::{INVALID_HANDLE, Status};
+use crate::stream::Work;
+use crate::violation::violate;
+use std::sync::Arc;
+
+/// A call and the stream that it was made on.
+#[derive(Clone, Copy)]
+pub struct Request {
+    pub stream: u64,
+    pub call: Call,
+}
+
+/// A launch that has not been enqueued yet.
+pub struct Deferred {
+    requests: Vec<Request>,
+    polls: u64,
+}
+
+/// What is enqueued, or recorded by a capture.
+pub struct Launch {
+    pub comm: u64,
+    pub rank: usize,
+    pub calls: Vec<Call>,
+    pub captured: bool,
+    /// The memory that it touches; its work is done elsewhere.
+    pub op: Op,
+    /// What it receives from other ranks.
+    pub bytes: u64,
+}
+
+impl Machine {
+    /// The stream that the caller's handle means, which must be of the communicator's context.
+    pub fn comm_stream(&mut self, comm: u64, handle: u64) -> Outcome<u64> {
+        let context = self.comm(comm)?.context;
+        push(context);
+        let found = self.stream(handle);
+        pop();
+        let stream = found.map_err(|_| UNHANDLED_CUDA_ERROR)?;
+        if self.streams[&stream].context != context {
+            violate(format!("nccl: stream {handle:#x} is not of the communicator's device"));
+            return Err(UNHANDLED_CUDA_ERROR);
+        }
+        Ok(stream)
+    }
+
+    /// Enqueues the calls, or leaves that for later.
+    pub fn submit_calls(&mut self, comm: u64, requests: Vec<Request>, grouped: bool) -> Outcome {
+        self.note_launcher(comm, grouped);
+        let choice = self.random(4);
+        let found = self.comm_mut(comm)?;
+        let polls = choice.max(u64::from(std::mem::take(&mut found.slow)));
+        if found.blocking || polls == 0 {
+            return self.enqueue_calls(comm, &requests);
+        }
+        found.deferred = Some(Deferred { requests, polls });
+        Err(IN_PROGRESS)
+    }
+
+    /// A thread that drives two ranks may wait in the first one's call for the other's.
+    pub fn note_launcher(&mut self, handle: u64, grouped: bool) {
+        let own = thread();
+        let Some(comm) = self.comms.get(&handle) else { return };
+        let other = self.comms.iter().find(|(other, found)| {
+            **other != handle && found.beside(comm) && found.launcher == Some(own)
+        });
+        if let Some((_, other)) = other.filter(|_| !grouped) {
+            let (first, second) = (other.rank, comm.rank);
+            violate(format!("nccl: one thread drives ranks {first} and {second} without a group"));
+        }
+        if let Some(comm) = self.comms.get_mut(&handle) {
+            comm.launcher = Some(own);
+        }
+    }
+
+    /// Enqueues what was left for later, once the caller has asked often enough.
+    pub fn enqueue_deferred(&mut self, handle: u64) {
+        let Some(comm) = self.comms.get_mut(&handle) else { return };
+        let Some(deferred) = &mut comm.deferred else { return };
+        deferred.polls -= 1;
+        if deferred.polls > 0 {
+            return;
+        }
+        let requests = comm.deferred.take().map_or(Vec::new(), |deferred| deferred.requests);
+        // The failure is the communicator's, and told by it.
+        let _ = self.enqueue_calls(handle, &requests);
+    }
+
+    /// Notes a use of a stream on which NCCL is still to enqueue something.
+    pub fn disturb(&self, stream: u64) {
+        let waits = |comm: &&Comm| {
+            let deferred = comm.deferred.iter().flat_map(|deferred| &deferred.requests);
+            deferred.into_iter().any(|request| request.stream == stream)
+        };
+        if let Some(comm) = self.comms.values().find(waits) {
+            let rank = comm.rank;
+            violate(format!(
+                "stream {stream:#x} is used while rank {rank}'s communicator is in progress on it"
+            ));
+        }
+    }
+
+    /// Puts one launch on the first call's stream; the others wait for it and it for them.
+    fn enqueue_calls(&mut self, handle: u64, requests: &[Request]) -> Outcome {
+        let done = self.try_enqueue(handle, requests);
+        done.map_err(|status| {
+            if let Some(comm) = self.comms.get_mut(&handle) {
+                comm.fail(UNHANDLED_CUDA_ERROR, format!("a launch failed with CUresult {status}"));
+            }
+            UNHANDLED_CUDA_ERROR
+        })
+    }
+
+    fn try_enqueue(&mut self, handle: u64, requests: &[Request]) -> Status {
+        let Some(first) = requests.first().map(|request| request.stream) else { return Ok(()) };
+        let mut others: Vec<u64> = requests.iter().map(|request| request.stream).collect();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|stream| *stream != first);
+        let capture = self.capturing(first)?;
+        let calls = requests.iter().map(|request| request.call).collect();
+        let launch = self.make_launch(handle, calls, capture.is_some());
+        let Some(capture) = capture else { return self.start_launch(first, &others, launch) };
+        for other in &others {
+            let tails = self.capture_tails(capture, *other);
+            self.join(Some(capture), capture, first, &tails)?;
+        }
+        self.check(self.streams[&first].context, &launch.op)?;
+        self.record(capture, first, Work::Collective(launch));
+        let tails = self.capture_tails(capture, first);
+        others.iter().try_for_each(|other| {
+            let own = self.capturing(*other)?;
+            self.join(own, capture, *other, &tails)
+        })
+    }
+
+    fn start_launch(&mut self, first: u64, others: &[u64], launch: Arc<Launch>) -> Status {
+        let tails: Vec<Point> = others.iter().filter_map(|other| self.tail(*other)).collect();
+        let point = self.start(first, &tails, Work::Collective(launch))?;
+        others.iter().try_for_each(|other| {
+            self.start(*other, std::slice::from_ref(&point), Work::Nothing).map(|_| ())
+        })
+    }
+
+    /// Puts the launch at the stream's end. It also comes after the communicator's last one, but
+    /// that is NCCL's order and not the caller's: it protects no memory.
+    pub fn start_collective(
+        &mut self,
+        stream: u64,
+        after: &[Point],
+        launch: Arc<Launch>,
+    ) -> Status<Point> {
+        let context = self.streams.get(&stream).ok_or(INVALID_HANDLE)?.context;
+        self.count_launch(&launch);
+        let work = match self.check(context, &launch.op)? {
+            true => Work::Collective(launch.clone()),
+            false => Work::Fault,
+        };
+        let good = matches!(work, Work::Collective(_));
+        let point = self.submit(stream, after, work).ok_or(INVALID_HANDLE)?;
+        self.touch_all(&launch.op, &point);
+        if good {
+            self.queue_launch(launch.comm, (point.stream, point.sequence));
+        }
+        Ok(point)
+    }
+
+    fn queue_launch(&mut self, handle: u64, item: (u64, u64)) {
+        let Some(comm) = self.comms.get_mut(&handle) else {
+            violate("a graph has a launch of a communicator that is gone".to_owned());
+            return;
+        };
+        comm.unposted.push_back(item);
+        let before = comm.last_launch.replace(item);
+        if let Some(queued) = self.streams.get_mut(&item.0).and_then(|s| s.queue.back_mut()) {
+            queued.after.extend(before);
+        }
+    }
+
+    fn count_launch(&mut self, launch: &Launch) {
+        let (calls, bytes) = self.collectives.entry(launch.rank).or_default();
+        *calls += launch.calls.len() as u64;
+        *bytes += launch.bytes;
+    }
+
+    fn make_launch(&self, handle: u64, calls: Vec<Call>, captured: bool) -> Arc<Launch> {
+        let (rank, ranks) = self.comms.get(&handle).map_or((0, 1), |c| (c.rank, c.ranks()));
+        let accesses = calls.iter().flat_map(|call| call.accesses(rank, ranks)).collect();
+        let name = calls.first().map_or("nothing", |call| call.kind.name());
+        note_overlap(&calls, rank, ranks);
+        let bytes = calls.iter().map(|call| call.received(rank, ranks)).sum();
+        let sent: u64 = calls.iter().map(|call| call.sent(rank, ranks)).sum();
+        let cost_ns = self.wire.time_ns(sent.max(bytes));
+        let op = Op { cost_ns, ..Op::kernel(name, accesses, Arc::new(|_| {})) };
+        Arc::new(Launch { comm: handle, rank, calls, captured, op, bytes })
+    }
+}
+
+/// Notes what no order protects: a call's result over what it reads, save in place, and results
+/// of one group over one another.
+fn note_overlap(calls: &[Call], rank: usize, ranks: usize) {
+    let all: Vec<(usize, Access)> = calls
+        .iter()
+        .enumerate()
+        .flat_map(|(index, call)| call.accesses(rank, ranks).into_iter().map(move |a| (index, a)))
+        .collect();
+    for (at, (left, one)) in all.iter().enumerate() {
+        for (right, other) in &all[at + 1..] {
+            let in_place = left == right && calls[*left].in_place(rank);
+            if (one.write || other.write) && !in_place && overlap(one, other) {
+                let name = calls[*left].kind.name();
+                violate(format!("{name}: memory of one launch overlaps, and not in place"));
+            }
+        }
+    }
+}
+
+impl Call {
+    pub fn bytes(&self) -> u64 {
+        self.count * self.element_bytes
+    }
+
+    pub fn accesses(&self, rank: usize, ranks: usize) -> Vec<Access> {
+        let (read, bytes) = (Access::read(self.send, self.bytes()), self.bytes());
+        match self.kind {
+            Kind::AllGather => vec![read, Access::write(self.receive, bytes * ranks as u64)],
+            Kind::Broadcast if rank == self.peer => vec![read, Access::write(self.receive, bytes)],
+            Kind::Broadcast | Kind::Receive => vec![Access::write(self.receive, bytes)],
+            Kind::Send => vec![read],
+        }
+    }
+
+    fn in_place(&self, rank: usize) -> bool {
+        match self.kind {
+            Kind::AllGather => self.send == self.receive + rank as u64 * self.bytes(),
+            Kind::Broadcast => self.send == self.receive,
+            Kind::Send | Kind::Receive => false,
+        }
+    }
+
+    /// The bytes that come from other ranks.
+    pub fn received(&self, rank: usize, ranks: usize) -> u64 {
+        match self.kind {
+            Kind::AllGather => self.bytes() * (ranks as u64 - 1),
+            Kind::Broadcast | Kind::Receive if self.peer != rank => self.bytes(),
+            Kind::Broadcast | Kind::Receive | Kind::Send => 0,
+        }
+    }
+
+    /// The bytes that go to other ranks, along whatever links.
+    fn sent(&self, rank: usize, ranks: usize) -> u64 {
+        match self.kind {
+            Kind::AllGather => self.bytes() * (ranks as u64 - 1),
+            Kind::Broadcast if self.peer == rank && ranks > 1 => self.bytes(),
+            Kind::Send if self.peer != rank => self.bytes(),
+            Kind::Broadcast | Kind::Send | Kind::Receive => 0,
+        }
+    }
+
+    /// Refuses what no device has memory for, where sums of bytes could overflow.
+    pub fn check_size(&self, ranks: usize) -> Outcome {
+        let all = u128::from(self.count) * u128::from(self.element_bytes) * ranks as u128;
+        if all < 1 << 48 { Ok(()) } else { Err(INVALID_ARGUMENT) }
+    }
+}
