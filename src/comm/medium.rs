@@ -120,6 +120,10 @@ pub trait Medium: Send + Sync {
     /// its memory any more. Not for transfers on a stream.
     fn finish(&self, until: Deadline) -> Result<(), Failure>;
 
+    /// The call that started transfers returns: what it started and did not finish is taken back,
+    /// and others touch its memory no more.
+    fn leave(&self) {}
+
     /// Looks whether something failed, without waiting.
     fn poll(&self) -> Result<(), Failure>;
 

@@ -4,12 +4,14 @@
 mod alone;
 mod collectives;
 mod medium;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 pub use collectives::{Collectives, Progress};
 pub use medium::{Deadline, Failure, Kind, Medium, Message, Seat, Transfer};
 
-use crate::error::{Error, Status, ensure};
+use crate::error::{Error, Status};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
@@ -121,13 +123,9 @@ impl Comm {
                 Err(TryLockError::Poisoned(guard)) => return Ok(self.turn_of(guard.into_inner())),
                 Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(50)),
             }
-            ensure!(
-                !until.is_over(),
-                TimedOut,
-                "another call of this rank has used the communicator for {} ms; one thread of a \
-                 rank may be in a call with transfers at a time",
-                until.allowed.as_millis()
-            );
+            if until.is_over() {
+                return Err(self.poison_with(self.occupied()));
+            }
         }
     }
 
@@ -156,11 +154,23 @@ impl Comm {
 
     /// Remembers the first failure and ends what is under way; gives the error for this one.
     fn poison(&self, operation: &str, failure: &Failure) -> Error {
-        let error = self.error(operation, failure);
+        self.poison_with(self.error(operation, failure))
+    }
+
+    fn poison_with(&self, error: Error) -> Error {
         if self.cause.set(error.clone()).is_ok() {
             self.medium.abort();
         }
         error
+    }
+
+    fn occupied(&self) -> Error {
+        let message = format!(
+            "another call of this rank has used the communicator for {} ms; one thread of a rank \
+             may be in a call with transfers at a time",
+            self.options.deadline.as_millis()
+        );
+        Error::new(Status::TimedOut, message)
     }
 
     fn error(&self, operation: &str, failure: &Failure) -> Error {
@@ -243,6 +253,16 @@ impl Turn<'_> {
     /// When a wait that begins now must end.
     pub fn deadline(&self) -> Deadline {
         Deadline::after(self.comm.options.deadline)
+    }
+}
+
+impl Drop for Turn<'_> {
+    /// Also when the call panics: the others learn of it, and no memory of the call's is read after.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.comm.abort();
+        }
+        self.comm.medium.leave();
     }
 }
 
