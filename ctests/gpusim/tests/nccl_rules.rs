@@ -382,3 +382,30 @@ fn a_group_either_joins_or_communicates() {
     assert_eq!(ncclGroupEnd(), 5);
     ok(ncclCommAbort(rank.comm));
 }
+
+#[test]
+fn a_context_does_not_end_before_its_communicators() {
+    let sim = machine();
+    let rank = alone();
+    drop(sim);
+    violated("rank 0's communicator lives, and device 0's context ends");
+    ok(ncclCommAbort(rank.comm));
+}
+
+#[test]
+fn an_end_that_is_arranged_to_take_longer_and_one_that_is_arranged_to_fail() {
+    let _sim = machine();
+    for result in [IN_PROGRESS, 3] {
+        each_rank(1, |rank| {
+            let memory = upload(&[1]);
+            unsafe { gpusim_fail(c"ncclGroupEnd".as_ptr(), 1, result) };
+            ok(ncclGroupStart());
+            ok(unsafe { ncclAllGather(memory, memory, 1, INT32, rank.comm, rank.stream) });
+            assert_eq!(ncclGroupEnd(), result);
+            assert_eq!(poll(rank.comm), if result == IN_PROGRESS { 0 } else { result });
+            ok(unsafe { cuStreamSynchronize(rank.stream) });
+            ok(ncclCommAbort(rank.comm));
+        });
+    }
+    clean();
+}
