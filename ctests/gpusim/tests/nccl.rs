@@ -91,6 +91,7 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
     let _sim = machine();
     let over = Barrier::new(2);
     each_rank(2, |rank| {
+        rank.connect();
         if rank.rank == 1 {
             over.wait();
             return ok(ncclCommAbort(rank.comm));
@@ -111,6 +112,33 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
         hangs.iter().any(|text| text.to_string_lossy().contains("rank 1 has not come")),
         "{hangs:?}"
     );
+    clean();
+}
+
+/// NCCL connects ranks when they first have to do with one another, and a call waits for that.
+#[test]
+fn the_first_call_is_in_progress_until_those_whom_it_concerns_have_called() {
+    let _sim = machine();
+    let turn = Barrier::new(3);
+    each_rank(3, |rank| {
+        let memory = upload(&[rank.rank as i32]);
+        if rank.rank == 0 {
+            let (comm, stream) = (rank.comm, rank.stream);
+            let result = unsafe { ncclBroadcast(memory, memory, 1, INT32, 0, comm, stream) };
+            assert_eq!((result, poll_for(comm, SHORT)), (IN_PROGRESS, IN_PROGRESS));
+        }
+        turn.wait();
+        if rank.rank > 0 {
+            let peer = 3 - rank.rank as i32;
+            let call = if rank.rank == 1 { ncclSend } else { ncclRecv };
+            ok(rank.settle(unsafe { call(memory, 1, INT32, peer, rank.comm, rank.stream) }));
+            ok(rank.broadcast(memory, memory, 1, 0));
+        }
+        ok(poll(rank.comm));
+        sync(rank.stream);
+        assert_eq!(download(memory, 1), [0]);
+        rank.destroy();
+    });
     clean();
 }
 

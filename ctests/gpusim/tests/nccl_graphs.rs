@@ -182,6 +182,7 @@ fn events_do_not_answer_while_a_collective_hangs_and_do_once_it_is_aborted() {
     let _sim = machine();
     let over = Barrier::new(2);
     each_rank(2, |rank| {
+        rank.connect();
         if rank.rank == 1 {
             over.wait();
             return ok(ncclCommAbort(rank.comm));

@@ -123,6 +123,7 @@ fn a_process_need_not_wait_for_its_work_for_the_others_to_go_on() {
     let id = unique_id();
     let mut other = Other::start(&id, "a_rank_that_launches_and_sleeps", &[]);
     let rank = joined(seat(id, 0));
+    rank.connect();
     other.says("launched");
     let receive = alloc(8);
     ok(rank.all_gather(upload(&[1]), receive, 1));
@@ -137,6 +138,7 @@ fn a_process_need_not_wait_for_its_work_for_the_others_to_go_on() {
 fn a_rank_that_launches_and_sleeps() {
     let _sim = machine();
     let rank = joined(seat(told_id(), 1));
+    rank.connect();
     ok(rank.all_gather(upload(&[2]), alloc(8), 1));
     println!("launched");
     std::thread::sleep(Duration::from_secs(20));
@@ -157,6 +159,7 @@ fn lose(signal: i32, said: &str) {
     let id = unique_id();
     let mut other = Other::start(&id, "a_rank_that_joins_and_sleeps", &[]);
     let rank = joined(seat(id, 0));
+    rank.connect();
     other.says("joined");
     other.signal(signal);
     std::thread::sleep(SHORT);
@@ -176,7 +179,7 @@ fn lose(signal: i32, said: &str) {
 #[ignore = "run by the test beside it"]
 fn a_rank_that_joins_and_sleeps() {
     let _sim = machine();
-    let _rank = joined(seat(told_id(), 1));
+    joined(seat(told_id(), 1)).connect();
     println!("joined");
     std::thread::sleep(Duration::from_secs(20));
 }

@@ -125,7 +125,7 @@ impl Comm {
     fn waits_for(&self) -> Vec<String> {
         let lacking = |rank: &usize| match self.life {
             Life::Joining => self.room.presence(*rank) == Presence::Absent,
-            _ => self.lacks(*rank),
+            _ => self.missing().contains(rank) || self.lacks(*rank),
         };
         (0..self.ranks()).filter(lacking).map(|rank| self.describe(rank)).collect()
     }

@@ -155,15 +155,23 @@ fn spoil(comm: u64, error: c_int) {
 
 /// One launch for each communicator. All of them are made, whatever comes of one.
 fn submit(comms: &[u64], requests: &[(u64, Request)]) -> Outcome {
-    let mut result = Ok(());
-    for comm in comms {
+    let launch = |comm: &u64| {
         let of = requests.iter().filter(|(of, _)| of == comm);
         let own: Vec<Request> = of.map(|(_, request)| *request).collect();
-        let held = hold(*comm, "ncclGroupEnd", true);
-        let launched = held.and_then(|_hold| lock().submit_calls(*comm, own, true));
-        result = worse(result, launched);
-    }
-    result
+        let hold = hold(*comm, "ncclGroupEnd", true)?;
+        Ok((lock().submit_calls(*comm, own, true), hold))
+    };
+    let launched: Vec<Outcome<(Outcome, Hold)>> = comms.iter().map(launch).collect();
+    let results = comms.iter().zip(launched).map(|(comm, launched)| {
+        launched.and_then(|(result, _hold)| wait_if_blocking(*comm, result))
+    });
+    results.fold(Ok(()), worse)
+}
+
+/// A call on a communicator that may block is over once it is enqueued.
+pub fn wait_if_blocking(comm: u64, result: Outcome) -> Outcome {
+    let blocks = lock().comms.get(&comm).is_some_and(|comm| comm.blocking);
+    if blocks && result == Err(IN_PROGRESS) { init::wait(comm) } else { result }
 }
 
 fn worse(left: Outcome, right: Outcome) -> Outcome {

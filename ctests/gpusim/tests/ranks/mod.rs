@@ -118,6 +118,13 @@ impl Rank {
         })
     }
 
+    /// Has all ranks know one another, as they do from their first call on.
+    pub fn connect(&self) {
+        let memory = alloc(4);
+        ok(self.broadcast(memory, memory, 1, 0));
+        sync(self.stream);
+    }
+
     pub fn destroy(&self) {
         ok(ncclCommDestroy(self.comm));
     }
