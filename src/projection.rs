@@ -1,23 +1,32 @@
 //! The layer: Q when there are decoder rows, K and V when there are encoder rows. Holds this
 //! rank's weights as versions, of which each forward runs on exactly one.
 
+mod agreement;
+mod collective;
 mod current;
+mod group;
 mod plan;
+mod ranks;
+mod run;
+mod staging;
+mod together;
 mod version;
 
+pub use collective::{Collective, Sequence};
 pub use plan::Plan;
 
 use crate::backend::{
     Backend, Columns, Form, Job, Lane, Numerics, Output, PlanOptions, Side, Weights,
 };
 use crate::comm::{Comm, Moved};
-use crate::error::{Error, Status, ensure};
+use crate::error::{Error, ensure};
 use crate::shard::Shard;
 use crate::spec::{Part, Spec};
 use crate::stats::Counts;
 use crate::view::{Footprint, Indices, Rows, View, ensure_disjoint};
 use crate::weights::Update;
 use current::Current;
+use group::{Group, Member};
 use plan::CallShape;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +46,8 @@ pub struct Call<'a> {
     pub encoder: Option<EncoderSide<'a>>,
     /// Where a device's work is put.
     pub lane: Lane,
+    /// What it asks of other ranks, if it does.
+    pub collective: Option<Collective<'a>>,
 }
 
 /// What Q is made from and written to.
@@ -77,12 +88,24 @@ impl Done {
     }
 }
 
+/// Whether a projection is one of several.
+#[derive(Clone, Default)]
+pub struct Membership {
+    /// Its way to the others.
+    pub comm: Option<Arc<Comm>>,
+    /// Whether ranks share the work of heads that several of them hold.
+    pub shares_replicas: bool,
+}
+
 /// This rank's shard of Wq, Wk and Wv of all its layers, on one backend.
 pub struct Projection {
     backend: Arc<dyn Backend>,
     spec: Spec,
     shard: Shard,
     form: Form,
+    /// The ranks that it is one of.
+    group: Mutex<Option<Arc<Group>>>,
+    shares_replicas: bool,
     current: Current<Version>,
     /// Plans that were made for calls without one, the oldest first.
     plans: Mutex<Vec<Arc<Plan>>>,
@@ -94,18 +117,40 @@ pub struct Projection {
 const MOST_PLANS: usize = 64;
 
 impl Projection {
-    /// A projection without weights, for a checked spec and its shard.
-    pub fn new(backend: Arc<dyn Backend>, spec: Spec, shard: Shard, numerics: Numerics) -> Self {
+    /// A projection without weights, for a checked spec and its shard. With a communicator all
+    /// ranks make theirs at the same time.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        spec: Spec,
+        shard: Shard,
+        numerics: Numerics,
+        membership: Membership,
+    ) -> Result<Self, Error> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
-        let form = form(&spec, &shard, numerics);
+        let Membership { comm, shares_replicas } = membership;
+        let weights_version = 0;
+        let (member_of, device) = (&spec, &*backend);
+        let member = Member {
+            backend: device,
+            spec: member_of,
+            shard: &shard,
+            numerics,
+            shares_replicas,
+            weights_version,
+        };
+        let group = comm.map(|comm| Group::join(comm, &member)).transpose()?.map(Arc::new);
+        let has_replicas =
+            |part| group.as_ref().is_some_and(|group| group.ranks.has_replicas(part));
+        let form = form(&spec, &shard, numerics, has_replicas);
         let (current, plans) = (Current::new(Version::default()), Mutex::default());
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Self { backend, spec, shard, form, current, plans, number }
+        let group = Mutex::new(group);
+        Ok(Self { backend, spec, shard, form, group, shares_replicas, current, plans, number })
     }
 
-    /// Takes part in another communicator from here on, or in none.
-    pub fn set_comm(&self, _comm: Option<Arc<Comm>>) -> Result<(), Error> {
-        Err(Error::new(Status::NotSupported, "projections take no communicator yet"))
+    /// Tells the other ranks, which are making theirs, that this one cannot make its own.
+    pub fn refuse(comm: Arc<Comm>, backend: &dyn Backend, error: &Error) {
+        Group::refuse(comm, backend, error);
     }
 
     /// The uncut layers.
@@ -134,6 +179,10 @@ impl Projection {
     /// The call's rows can be read and its views written, and nobody else writes the rows or
     /// touches the views meanwhile.
     pub unsafe fn forward(&self, call: &Call<'_>, plan: Option<&Plan>) -> Result<Done, Error> {
+        if let Some(collective) = &call.collective {
+            // SAFETY: passed on.
+            return unsafe { self.forward_together(call, collective, plan) };
+        }
         call.ensure_disjoint()?;
         let version = self.current.read();
         if call.is_empty() {
@@ -158,6 +207,9 @@ impl Projection {
 
     /// Prepares calls of this shape, with at most as many rows of each side.
     pub fn plan(&self, call: &Call<'_>, options: &PlanOptions) -> Result<Plan, Error> {
+        if let Some(collective) = &call.collective {
+            return self.plan_together(call, collective, options);
+        }
         call.ensure_disjoint()?;
         let version = self.current.read();
         let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
@@ -184,7 +236,8 @@ impl Projection {
         let writer = self.current.write();
         let version = writer.read();
         let stock = version.stock(&self.form, update, self.shard.layers.begin);
-        let weights = self.backend.load(&stock, version.weights.as_ref())?;
+        let weights = self.backend.load(&stock, version.weights.as_ref());
+        let weights = self.agree_on_commit(version.number + 1, weights)?;
         let next = version.next(&stock, weights, &self.spec);
         let number = next.number;
         // Readers that are running keep the old version; this reference must not be the last.
@@ -220,13 +273,31 @@ impl Projection {
     }
 
     fn ensure_suits(&self, plan: &Plan, call: &Call<'_>, job: &Job<'_>) -> Result<(), Error> {
+        self.ensure_own(plan)?;
+        plan.shape.ensure_fits(call)?;
+        ensure!(
+            plan.products.is_none(),
+            PlanMismatch,
+            "the plan was made for a call with transfers, and this one has none; make a plan for it"
+        );
+        self.backend.ensure_suits(&plan.device, job)
+    }
+
+    fn ensure_own(&self, plan: &Plan) -> Result<(), Error> {
         ensure!(
             plan.owner == self.number,
             PlanMismatch,
             "the plan was made by another projection; make one with xqkv_plan_create for this one"
         );
-        plan.shape.ensure_fits(call)?;
-        self.backend.ensure_suits(&plan.device, job)
+        Ok(())
+    }
+
+    /// Keeps a plan for later calls, in place of the oldest if there are many.
+    fn keep(&self, plans: &mut Vec<Arc<Plan>>, plan: Arc<Plan>) {
+        if plans.len() == MOST_PLANS {
+            plans.remove(0);
+        }
+        plans.push(plan);
     }
 
     fn make_plan(
@@ -237,7 +308,7 @@ impl Projection {
     ) -> Result<Plan, Error> {
         let shape = CallShape::of(call, options.alignment);
         let device = self.backend.plan(job, options)?;
-        let plan = Plan { device, shape, owner: self.number };
+        let plan = Plan { device, shape, owner: self.number, products: None };
         self.ensure_suits(&plan, call, job)?;
         Ok(plan)
     }
@@ -260,10 +331,7 @@ impl Projection {
             // Refused when it runs; kept, it would only take the place of others.
             return Ok((plan, 1));
         }
-        if plans.len() == MOST_PLANS {
-            plans.remove(0);
-        }
-        plans.push(plan.clone());
+        self.keep(&mut plans, plan.clone());
         Ok((plan, 1))
     }
 
@@ -385,6 +453,14 @@ impl Call<'_> {
     /// Whether this rank has no heads of the sides that were given.
     fn is_empty(&self) -> bool {
         self.decoder.is_none() && self.encoder.is_none()
+    }
+
+    /// The parts that are projected, and where they go.
+    fn outputs(&self) -> impl Iterator<Item = (Part, &View<'_>)> {
+        let query = self.decoder.as_ref().map(|side| (Part::Query, &side.query));
+        let key = self.encoder.as_ref().map(|side| (Part::Key, &side.key));
+        let value = self.encoder.as_ref().map(|side| (Part::Value, &side.value));
+        [query, key, value].into_iter().flatten()
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> {

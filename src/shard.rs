@@ -1,6 +1,10 @@
 //! Which heads and layers this rank holds. Pure integer arithmetic, column-parallel over heads: no
 //! head is ever cut, and the K/V head that a query head attends to stays on the query head's rank.
 
+mod ranks;
+
+pub use ranks::{Piece, Ranks, Reach, Segment};
+
 use crate::error::{Error, Status, ensure};
 use crate::spec::{Part, Spec, bytes_of};
 

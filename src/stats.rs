@@ -10,3 +10,12 @@ pub struct Counts {
     /// Matrix products.
     pub matmuls: u64,
 }
+
+impl Counts {
+    /// Adds the work of another product.
+    pub fn add(&mut self, other: &Counts) {
+        self.multiply_adds += other.multiply_adds;
+        self.padding_multiply_adds += other.padding_multiply_adds;
+        self.matmuls += other.matmuls;
+    }
+}

@@ -3,6 +3,7 @@
 
 mod footprint;
 mod indices;
+mod part;
 mod rows;
 
 pub use footprint::{Footprint, ensure_disjoint};
@@ -73,6 +74,8 @@ pub struct Target<'a> {
 pub struct View<'a> {
     shape: Shape,
     target: Target<'a>,
+    /// Bytes from where a layer of the target begins to its first element here.
+    offset: usize,
     /// Bytes from the first element to behind the last: of one layer if each has its own address.
     span: i64,
 }
@@ -103,17 +106,18 @@ impl<'a> View<'a> {
         if let Base::Each(addresses) = target.base {
             ensure_layers(name, addresses, &memory, target.dtype)?;
         }
-        Ok(Self { shape, target, span })
+        Ok(Self { shape, target, offset: 0, span })
     }
 
     /// Where the first element of a layer of the call is.
     pub fn address(&self, layer: usize) -> usize {
-        match self.target.base {
+        let first = match self.target.base {
             Base::First(address) => {
                 address + layer * self.target.strides.layer as usize * self.dtype().bytes()
             }
             Base::Each(addresses) => addresses[layer],
-        }
+        };
+        first + self.offset
     }
 
     /// What the elements are.
@@ -171,7 +175,7 @@ impl<'a> View<'a> {
     #[inline(always)]
     pub fn range(&self) -> Range<usize> {
         match self.target.base {
-            Base::First(address) => address..address + self.span as usize,
+            Base::First(_) => self.address(0)..self.address(0) + self.span as usize,
             Base::Each(_) => 0..usize::MAX,
         }
     }
@@ -181,8 +185,10 @@ impl<'a> View<'a> {
     pub fn address_bits(&self) -> usize {
         match self.target.base {
             // At one stride, of which nothing is said.
-            Base::First(address) => address,
-            Base::Each(addresses) => addresses.iter().fold(0, |bits, &address| bits | address),
+            Base::First(address) => address + self.offset,
+            Base::Each(addresses) => {
+                addresses.iter().fold(0, |bits, &address| bits | (address + self.offset))
+            }
         }
     }
 

@@ -76,7 +76,7 @@ fn run(set: InstructionSet, dtype: Dtype, rows: i64, inner: i64, head_width: i64
     let rows = Rows::new("decoder", address, dtype, rows, inner, 0, None).unwrap();
     let decoder = Some(DecoderSide { rows, query });
     let lane = xqkv::backend::Lane::default();
-    let call = Call { layer: 0, layer_count: 1, decoder, encoder: None, lane };
+    let call = Call { layer: 0, layer_count: 1, decoder, encoder: None, lane, collective: None };
     // SAFETY: mapped memory of these shapes.
     unsafe { projection.forward(&call, None) }.unwrap();
     let last = &output.bytes(out_bytes, at_end)[out_bytes - dtype.bytes()..];

@@ -3,8 +3,9 @@
 
 use proptest::prelude::*;
 use std::collections::HashSet;
+use std::ops::Range;
 use xqkv::dtype::Dtype;
-use xqkv::view::{Base, Indices, Shape, Strides, Target, View};
+use xqkv::view::{Base, Indices, Rows, Shape, Strides, Target, View};
 
 const BASE: usize = 1 << 20;
 
@@ -141,6 +142,95 @@ proptest! {
         let shares = bytes(&two).iter().any(|byte| first.contains(byte));
         prop_assert_eq!(are_disjoint(&one, &two), !shares);
     }
+}
+
+/// Two numbers below a bound, as a range that is not empty.
+fn within(bound: i64, one: usize, two: usize) -> Range<usize> {
+    let (one, two) = (one % bound as usize, two % bound as usize);
+    one.min(two)..one.max(two) + 1
+}
+
+/// The bytes of some rows and heads, taken from the list of all.
+fn part_bytes(view: &View<'_>, rows: Range<usize>, heads: Range<usize>) -> Vec<usize> {
+    let Shape { rows: row_count, heads: head_count, width, .. } = view.shape();
+    let mut elements = Vec::new();
+    for (number, element) in bytes(view).chunks_exact(view.dtype().bytes()).enumerate() {
+        let head = number / width as usize % head_count as usize;
+        let row = number / (width * head_count) as usize % row_count as usize;
+        if rows.contains(&row) && heads.contains(&head) {
+            elements.extend(element);
+        }
+    }
+    elements
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_part_is_the_memory_of_its_rows_and_heads(
+        shape in shapes(), strides in strides(), group_rows in 0i64..4, at in any::<[u8; 4]>(),
+    ) {
+        if let Some(view) = view(BASE, Dtype::F16, shape, strides, (group_rows, None)) {
+            let [rows, heads] = [(shape.rows, 0), (shape.heads, 2)]
+                .map(|(bound, n)| within(bound, at[n].into(), at[n + 1].into()));
+            let part = view.part(rows.clone(), heads.clone());
+            prop_assert_eq!(part.is_some(), at_start(&view, rows.start as i64));
+            if let Some(part) = part {
+                prop_assert_eq!(bytes(&part), part_bytes(&view, rows, heads));
+                prop_assert!(!are_disjoint(&part, &view));
+                prop_assert!(view.range().contains(&part.range().start));
+                prop_assert!(part.range().end <= view.range().end);
+            }
+        }
+    }
+}
+
+/// Whether a group begins with this row, which every row does without groups.
+fn at_start(view: &View<'_>, row: i64) -> bool {
+    view.group_rows().is_none_or(|group_rows| row % group_rows == 0)
+}
+
+#[test]
+fn a_part_of_layers_that_lie_anywhere_lies_in_each() {
+    let shape = Shape { layers: 2, rows: 3, heads: 2, width: 4 };
+    let base = Base::Each(&[BASE, BASE + 400]);
+    let target = Target { base, ..target(0, Dtype::F16, Strides::default()) };
+    let view = View::new("key", shape, target).unwrap();
+    let part = view.part(1..3, 1..2).unwrap();
+    assert_eq!(bytes(&part), part_bytes(&view, 1..3, 1..2));
+    assert_eq!(part.address_bits(), (BASE + 24) | (BASE + 424));
+}
+
+#[test]
+fn rows_with_slots_are_cut_by_heads_only() {
+    let shape = Shape { layers: 1, rows: 3, heads: 2, width: 4 };
+    let view = view(BASE, Dtype::F16, shape, Strides::default(), (0, Some(7))).unwrap();
+    assert!(view.part(0..2, 0..2).is_none() && view.part(1..3, 0..2).is_none());
+    assert_eq!(view.part(0..3, 1..2).unwrap().address(0), BASE + 8);
+}
+
+#[test]
+fn a_staged_row_has_all_layers_side_by_side() {
+    let shape = Shape { layers: 2, rows: 3, heads: 2, width: 4 };
+    let view = View::staged(BASE, shape, Dtype::F16);
+    let mut written = bytes(&view);
+    written.sort_unstable();
+    assert_eq!(written, (BASE..BASE + 96).collect::<Vec<_>>());
+    let second = View::staged(BASE, Shape { rows: 1, ..shape }, Dtype::F16).part(0..1, 1..2);
+    assert_eq!(second.unwrap().address(1), BASE + 2 * (8 + 4));
+}
+
+#[test]
+fn a_part_of_rows_begins_with_its_first_and_of_listed_rows_at_its_integer() {
+    let rows = |list| Rows::new("encoder", BASE, Dtype::F16, 5, 4, 6, list).unwrap();
+    let part = rows(None).part(2..5);
+    assert_eq!((part.count(), part.range()), (3, BASE + 24..BASE + 24 + 32));
+    let list = Indices::new("encoder", "row_list", 64, 5, ("buffer_rows", 9)).unwrap();
+    let listed = rows(Some(list)).part(2..4);
+    assert_eq!((listed.count(), listed.address()), (2, BASE));
+    assert_eq!(listed.list().unwrap().range(), 80..96);
+    assert_eq!(listed.range(), rows(listed.list().cloned()).range());
 }
 
 fn offsets() -> impl Strategy<Value = [usize; 4]> {

@@ -386,6 +386,13 @@ pub struct Plan {
     inner: Arc<dyn Any + Send + Sync>,
 }
 
+impl Plan {
+    /// Of a call that has a plan for each of its products, and these needs all together.
+    pub fn of_products(minimum_bytes: usize, workspace_bytes: usize) -> Self {
+        Self { minimum_bytes, workspace_bytes, inner: Arc::new(()) }
+    }
+}
+
 /// Whose memory an address is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {

@@ -121,7 +121,7 @@ pub unsafe extern "C" fn xqkv_collectives_init(
 
 impl xqkv_collectives {
     /// The engine's functions as a communicator calls them.
-    pub(super) fn to_comm(&self) -> Result<Collectives, Error> {
+    pub(super) fn to_comm(self) -> Result<Collectives, Error> {
         let required = |is_there: bool, name: &str| {
             ensure!(is_there, NullArgument, "collectives.{name} is NULL; it must be there");
             Ok(())
@@ -129,7 +129,7 @@ impl xqkv_collectives {
         required(self.all_gather.is_some(), "all_gather")?;
         required(self.broadcast.is_some(), "broadcast")?;
         ensure!(self.reserved == 0, InvalidArgument, "reserved is {}; use 0", self.reserved);
-        let engine = Engine(*self);
+        let engine = Engine(self);
         Ok(Collectives {
             all_gather: Box::new(move |buffer, bytes, stream| {
                 engine.all_gather(buffer, bytes, stream)

@@ -108,6 +108,10 @@ impl xqkv_forward {
     /// Where a view's `layer_data` is not NULL, it points to a pointer for each layer of the call.
     #[inline(always)]
     pub(super) unsafe fn resolve<'a>(&'a self, projection: &Projection) -> Result<Call<'a>, Error> {
+        if self.is_collective(projection) {
+            // SAFETY: passed on.
+            return unsafe { self.resolve_collective(projection) };
+        }
         self.ensure_lane(projection.backend().info())?;
         let spec = projection.spec();
         let decoder = self.decoder.rows("decoder", spec.decoder_width)?;
@@ -128,10 +132,11 @@ impl xqkv_forward {
                 None => None,
             },
             lane: self.lane(),
+            collective: None,
         })
     }
 
-    fn layer_count(&self) -> i64 {
+    pub(super) fn layer_count(&self) -> i64 {
         if self.layer_count == 0 { 1 } else { self.layer_count }
     }
 
@@ -178,20 +183,25 @@ impl xqkv_forward {
         part: Part,
         rows: i64,
     ) -> Result<View<'a>, Error> {
-        let view = match part {
-            Part::Query => &self.query,
-            Part::Key => &self.key,
-            Part::Value => &self.value,
-        };
         let heads = projection.shard().heads(part).count;
         let shape =
             Shape { layers: self.layer_count(), rows, heads, width: projection.spec().width(part) };
         // SAFETY: passed on.
-        unsafe { view.resolve(part.name(), shape) }
+        unsafe { self.target(part).resolve(part.name(), shape) }
+    }
+
+    /// Where a part goes, in the caller's words.
+    #[inline(always)]
+    pub(super) fn target(&self, part: Part) -> &xqkv_view {
+        match part {
+            Part::Query => &self.query,
+            Part::Key => &self.key,
+            Part::Value => &self.value,
+        }
     }
 
     /// Refuses inputs that are both absent, or that the spec has no projection for.
-    fn ensure_sides(
+    pub(super) fn ensure_sides(
         &self,
         projection: &Projection,
         decoder: bool,
@@ -222,7 +232,7 @@ impl xqkv_forward {
         Ok(())
     }
 
-    fn lane(&self) -> Lane {
+    pub(super) fn lane(&self) -> Lane {
         Lane {
             stream: self.stream as usize,
             wait_event: self.wait_event as usize,
@@ -237,7 +247,7 @@ impl xqkv_forward {
     }
 
     /// Refuses what the backend has no use for.
-    fn ensure_lane(&self, info: Info) -> Result<(), Error> {
+    pub(super) fn ensure_lane(&self, info: Info) -> Result<(), Error> {
         let is_host = matches!(info, Info::Host { .. });
         for (given, name) in [
             (!self.stream.is_null(), "stream"),
@@ -262,11 +272,6 @@ impl xqkv_forward {
             InvalidArgument,
             "chunk_rows is {}; use rows, or 0 to leave it to the library",
             self.chunk_rows
-        );
-        ensure!(
-            self.flags == 0 && self.encoder_rank_rows.is_null(),
-            NotSupported,
-            "flags and encoder_rank_rows need a projection with a communicator"
         );
         ensure!(
             self.workspace_bytes >= 0,

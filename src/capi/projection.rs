@@ -2,7 +2,7 @@
 
 use super::boundary;
 use super::comm::{self, xqkv_comm};
-use super::context::xqkv_context;
+use super::context::{Context, xqkv_context};
 use super::error::xqkv_error;
 use super::forward::xqkv_forward;
 use super::handle::{self, Borrowed};
@@ -12,10 +12,12 @@ use super::shard::xqkv_shard;
 use super::spec::{read_spec, xqkv_spec};
 use super::stats::xqkv_stats;
 use crate::backend::Numerics;
+use crate::comm::Comm;
 use crate::error::{Error, Status, ensure, named_enum};
 use crate::log::{Level, Log};
-use crate::projection::Projection;
+use crate::projection::{Membership, Projection};
 use crate::shard::{Range, Shard, Split, balanced};
+use crate::spec::Spec;
 use std::sync::Arc;
 
 /// This rank's shard of Wq, Wk and Wv of all layers. An opaque handle, made by
@@ -176,10 +178,9 @@ pub unsafe extern "C" fn xqkv_projection_create(
         let context = handle::get(context)?;
         boundary::report_to(&context.log);
         // SAFETY: NULL or structs that begin with their size.
-        let (spec, options) = unsafe { (read_spec(spec)?, read_options(options)?) };
+        let (spec, options) = unsafe { (read_spec(spec), read_options(options)?) };
         ensure_pointer(projection, "projection")?;
-        let shard = Shard::cut(&spec, options.split, options.layers)?;
-        let made = Projection::new(context.backend.clone(), spec, shard, options.numerics);
+        let made = make(&context, spec, options)?;
         let held = Held { projection: made, log: context.log.clone() };
         // SAFETY: not NULL and aligned.
         unsafe { *projection = handle::insert(Arc::new(held))? };
@@ -312,7 +313,7 @@ pub unsafe extern "C" fn xqkv_projection_forward(
         // Used where it lies, since moving it takes as long as half of its checks.
         // SAFETY: the caller promises that layer_data is as long as the call has layers.
         let call = unsafe { forward.resolve(&held.projection) };
-        let call = call.as_ref().map_err(Error::clone)?;
+        let call = call.as_ref().map_err(|error| forward.refused(&held.projection, error))?;
         // SAFETY: the caller promises that inputs and views are memory as described, and that
         // nobody else writes the inputs or touches the outputs meanwhile.
         let done = unsafe { held.projection.forward(call, plan.as_deref()) }?;
@@ -324,11 +325,29 @@ pub unsafe extern "C" fn xqkv_projection_forward(
     })
 }
 
+/// A projection, or what is wrong with its spec and shard; ranks that wait for it are told.
+fn make(
+    context: &Context,
+    spec: Result<Spec, Error>,
+    options: Options,
+) -> Result<Projection, Error> {
+    let Options { split, layers, numerics, membership } = options;
+    let backend = context.backend.clone();
+    let cut = spec.and_then(|spec| Shard::cut(&spec, split, layers).map(|shard| (spec, shard)));
+    let (spec, shard) = cut.inspect_err(|error| {
+        if let Some(comm) = &membership.comm {
+            Projection::refuse(comm.clone(), &*backend, error);
+        }
+    })?;
+    Projection::new(backend, spec, shard, numerics, membership)
+}
+
 /// The options in our own terms.
 pub(super) struct Options {
     pub(super) split: Split,
     pub(super) layers: Range,
     pub(super) numerics: Numerics,
+    pub(super) membership: Membership,
 }
 
 /// The caller's options, or the whole for NULL.
@@ -340,17 +359,48 @@ pub(super) unsafe fn read_options(
 ) -> Result<Options, Error> {
     if options.is_null() {
         let split = Split::Even { rank: 0, rank_count: 1 };
-        let (layers, numerics) = Default::default();
-        return Ok(Options { split, layers, numerics });
+        let (layers, numerics, membership) = Default::default();
+        return Ok(Options { split, layers, numerics, membership });
     }
     // SAFETY: passed on.
     let options = unsafe { plain::read(options, "options") }?;
-    let numerics = numerics(options.flags)?;
+    let (numerics, shares_replicas) = numerics(options.flags)?;
     let layers = Range { begin: options.layer_begin, count: options.layer_count };
-    Ok(Options { split: options.split()?, layers, numerics })
+    let membership = Membership { comm: comm::find(options.comm)?, shares_replicas };
+    let split = seated(options.split()?, membership.comm.as_deref())?;
+    ensure!(
+        membership.comm.is_some() || !shares_replicas,
+        InvalidArgument,
+        "XQKV_PROJECTION_FLAG_SHARE_REPLICAS is set, and comm is NULL; ranks share by a communicator"
+    );
+    Ok(Options { split, layers, numerics, membership })
 }
 
-fn numerics(flags: u64) -> Result<Numerics, Error> {
+/// A split that names no rank goes by the communicator's; one that does must name the same.
+fn seated(split: Split, comm: Option<&Comm>) -> Result<Split, Error> {
+    let Some(seat) = comm.map(Comm::seat) else { return Ok(split) };
+    let (own, count) = (seat.rank as i64, seat.rank_count as i64);
+    let check = |rank: i64, rank_count: i64| {
+        ensure!(
+            (rank, rank_count) == (own, count) || (rank, rank_count) == (0, 1),
+            InvalidArgument,
+            "rank is {rank} of {rank_count}, and the communicator's is {own} of {count}; name the \
+             same, or leave both 0"
+        );
+        Ok(())
+    };
+    match split {
+        Split::Even { rank, rank_count } => {
+            check(rank, rank_count).map(|()| Split::Even { rank: own, rank_count: count })
+        }
+        Split::Query { rank, rank_count } => {
+            check(rank, rank_count).map(|()| Split::Query { rank: own, rank_count: count })
+        }
+        Split::Explicit { .. } => Ok(split),
+    }
+}
+
+fn numerics(flags: u64) -> Result<(Numerics, bool), Error> {
     let known: u64 = ProjectionFlag::ALL.iter().map(|&flag| flag as u64).sum();
     ensure!(
         flags & !known == 0,
@@ -358,10 +408,11 @@ fn numerics(flags: u64) -> Result<Numerics, Error> {
         "flags is {flags}; use 0, or add up values of xqkv_projection_flag (at most {known})"
     );
     let has = |flag: ProjectionFlag| flags & flag as u64 != 0;
-    Ok(Numerics {
+    let numerics = Numerics {
         tensor_float: has(ProjectionFlag::TensorFloat),
         batch_invariant: has(ProjectionFlag::BatchInvariant),
-    })
+    };
+    Ok((numerics, has(ProjectionFlag::ShareReplicas)))
 }
 
 impl xqkv_projection_options {

@@ -58,6 +58,10 @@ impl Medium for Engine {
         self.seat
     }
 
+    fn can_exchange(&self) -> bool {
+        self.collectives.exchange.is_some()
+    }
+
     unsafe fn start(
         &self,
         transfer: &Transfer<'_>,

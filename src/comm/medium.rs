@@ -98,6 +98,11 @@ pub trait Medium: Send + Sync {
         0
     }
 
+    /// Whether it has [`Transfer::Exchange`].
+    fn can_exchange(&self) -> bool {
+        true
+    }
+
     /// Starts a transfer. Without a stream it is done when `finish` returns; on a stream it is done
     /// in the stream's order. Nobody else starts or finishes meanwhile.
     ///

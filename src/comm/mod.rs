@@ -91,6 +91,11 @@ impl Comm {
         self.medium.library_version()
     }
 
+    /// Whether it carries bytes from one rank to another without the rest.
+    pub fn can_exchange(&self) -> bool {
+        self.medium.can_exchange()
+    }
+
     /// How it behaves.
     pub fn options(&self) -> Options {
         self.options

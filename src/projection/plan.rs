@@ -13,6 +13,8 @@ pub struct Plan {
     pub(super) shape: CallShape,
     /// The projection that made it.
     pub(super) owner: u64,
+    /// Of a call with transfers: one for each of its products.
+    pub(super) products: Option<Vec<backend::Plan>>,
 }
 
 impl Plan {

@@ -37,7 +37,12 @@ impl Held {
 }
 
 /// What a backend is to hold of every layer of a shard.
-pub(super) fn form(spec: &Spec, shard: &Shard, numerics: Numerics) -> Form {
+pub(super) fn form(
+    spec: &Spec,
+    shard: &Shard,
+    numerics: Numerics,
+    has_replicas: impl Fn(Part) -> bool,
+) -> Form {
     let matrix = |part| MatrixForm {
         outputs: shard.outputs(spec, part).count as usize,
         inputs: spec.inputs(part) as usize,
@@ -48,7 +53,8 @@ pub(super) fn form(spec: &Spec, shard: &Shard, numerics: Numerics) -> Form {
             epsilon: norm.epsilon,
             rounds_first: norm.rounds_first,
         }),
-        cut_width: 0,
+        // Heads that several ranks hold may be projected one by one.
+        cut_width: if has_replicas(part) { spec.width(part) as usize } else { 0 },
         stack: usize::from(part != Part::Query),
     };
     Form {

@@ -123,6 +123,12 @@ impl Footprint {
     }
 }
 
+/// Bytes from the first element to behind the last, of axes that lie within a checked array.
+pub(super) fn known_span(axes: Axes, dtype: Dtype) -> i64 {
+    let reach: i64 = axes.iter().map(|axis| (axis.extent - 1) * axis.stride).sum();
+    (reach + 1) * dtype.bytes() as i64
+}
+
 /// Whether some stride of either keeps the two apart.
 fn are_interleaved(first: &Footprint, second: &Footprint, gap: usize) -> bool {
     let mut periods = first.periods().chain(second.periods());

@@ -36,6 +36,12 @@ impl Indices {
         Ok(Self { bound, address, count })
     }
 
+    /// The integers of some rows.
+    pub(super) fn part(&self, rows: Range<usize>) -> Self {
+        let address = self.address + rows.start * size_of::<i64>();
+        Self { address, count: rows.len() as i64, ..*self }
+    }
+
     /// Where the first integer is.
     pub fn address(&self) -> usize {
         self.address

@@ -1,6 +1,6 @@
 //! Rows of hidden states that are read.
 
-use super::footprint::{Axes, Axis, Footprint};
+use super::footprint::{Axes, Axis, Footprint, known_span};
 use super::indices::Indices;
 use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
@@ -38,6 +38,18 @@ impl Rows {
         let mut rows = Self { dtype, count, row_stride, list, address, width, span: 0 };
         rows.span = Footprint::new(name, address, dtype, rows.axes(), NAMES)?.span();
         Ok(rows)
+    }
+
+    /// Some of the rows.
+    pub fn part(&self, rows: Range<usize>) -> Rows {
+        debug_assert!(rows.start < rows.end && rows.end <= self.count as usize);
+        let mut part = Rows { count: rows.len() as i64, ..self.clone() };
+        match &mut part.list {
+            Some(list) => *list = list.part(rows),
+            None => part.address += rows.start * self.row_stride as usize * self.dtype.bytes(),
+        }
+        part.span = known_span(part.axes(), self.dtype);
+        part
     }
 
     #[inline(always)]

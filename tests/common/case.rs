@@ -4,7 +4,7 @@ use super::reference::{Finish, Reference};
 use std::sync::Arc;
 use xqkv::backend::{self, Backend, Choice, InstructionSet, Lane, Numerics};
 use xqkv::dtype::{Dtype, Element, bf16, f16};
-use xqkv::projection::{Call, DecoderSide, EncoderSide, Projection};
+use xqkv::projection::{Call, DecoderSide, EncoderSide, Membership, Projection};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
 use xqkv::stats::Counts;
@@ -119,9 +119,20 @@ impl Case {
 
     /// A rank's projection, loaded from the whole tensors.
     pub fn projection(&self, backend: &Arc<dyn Backend>, split: Split) -> Projection {
-        let shard = Shard::cut(&self.spec, split, Range::default()).unwrap();
+        self.member(backend, split, Membership::default())
+    }
+
+    /// One of several ranks' projections, which are made at the same time.
+    pub fn member(
+        &self,
+        backend: &Arc<dyn Backend>,
+        split: Split,
+        membership: Membership,
+    ) -> Projection {
+        let (spec, numerics) = (self.spec.clone(), Numerics::default());
+        let shard = Shard::cut(&spec, split, Range::default()).unwrap();
         let projection =
-            Projection::new(backend.clone(), self.spec.clone(), shard, Numerics::default());
+            Projection::new(backend.clone(), spec, shard, numerics, membership).unwrap();
         let mut update = projection.begin();
         for part in Part::ALL {
             let columns = self.spec.inputs(part);
@@ -226,6 +237,7 @@ fn run(
             EncoderSide { rows: encoder, key, value }
         }),
         lane: Lane::default(),
+        collective: None,
     };
     // SAFETY: inputs and outputs are as long as their shapes say, and this call's alone.
     unsafe { rank.forward(&call, None) }.unwrap().counts
