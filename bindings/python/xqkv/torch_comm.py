@@ -136,7 +136,7 @@ def _total(memories: list[Memory]) -> int:
 
 
 def _spread(source: torch.Tensor, memories: list[Memory]) -> None:
-    for memory, part in zip(memories, source.split([memory.byte_count for memory in memories])):
+    for memory, part in zip(memories, torch.split(source, [memory.byte_count for memory in memories])):
         _tensor(memory).copy_(part)
 
 
