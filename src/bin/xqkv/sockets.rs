@@ -32,7 +32,7 @@ struct Bytes {
 }
 
 /// A rank that is gone.
-struct Lost(usize);
+pub struct Lost(pub usize);
 
 impl Mesh {
     /// A mesh for each of so many ranks.
@@ -113,8 +113,19 @@ impl Mesh {
         self.with_peer(rank, |peer| peer.to_receive.push_back(Bytes { address, count }));
     }
 
+    /// Starts to send everybody's bytes to everybody.
+    pub fn gather(&self, buffer: usize, bytes: &[usize]) {
+        let own = buffer + bytes[..self.rank].iter().sum::<usize>();
+        let mut address = buffer;
+        for (rank, &count) in bytes.iter().enumerate() {
+            self.send(rank, own, bytes[self.rank]);
+            self.receive(rank, address, count);
+            address += count;
+        }
+    }
+
     /// Moves what can be moved now. Whom it waits for then, or None if all is done.
-    fn progress(&self) -> Result<Option<usize>, Lost> {
+    pub fn progress(&self) -> Result<Option<usize>, Lost> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waits_for = None;
         for (rank, peer) in peers.iter_mut().enumerate() {
@@ -194,13 +205,7 @@ pub unsafe extern "C" fn all_gather(
     // SAFETY: the library calls it with the mesh and a number for each rank.
     let (mesh, bytes) =
         unsafe { (mesh(user), std::slice::from_raw_parts(bytes, rank_count as usize)) };
-    let mut address = buffer as usize;
-    let own = address + bytes[..mesh.rank].iter().sum::<i64>() as usize;
-    for (rank, &count) in bytes.iter().enumerate() {
-        mesh.send(rank, own, bytes[mesh.rank] as usize);
-        mesh.receive(rank, address, count as usize);
-        address += count as usize;
-    }
+    mesh.gather(buffer as usize, &bytes.iter().map(|&bytes| bytes as usize).collect::<Vec<_>>());
     Status::Ok as i32
 }
 

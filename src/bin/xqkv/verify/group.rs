@@ -41,9 +41,9 @@ pub struct GroupChoices {
     #[arg(long, requires = "encoder_sharded", default_value_t = 0)]
     pub chunk_rows: i64,
     /// Which rank this process is; for processes that the command starts itself
-    #[arg(long, hide = true, requires = "sockets")]
+    #[arg(long, hide = true)]
     pub member: Option<usize>,
-    /// Sockets to the other ranks, in their order
+    /// Sockets to the other ranks, in their order; for the same
     #[arg(long, hide = true, value_delimiter = ',')]
     pub sockets: Vec<i32>,
 }

@@ -35,7 +35,9 @@ fn start(rank: usize, mesh: &Mesh) -> Outcome<Child> {
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1));
     command.args(["--member", &rank.to_string()]).stdout(Stdio::piped());
-    command.arg(format!("--sockets={}", listed.join(",")));
+    if !listed.is_empty() {
+        command.arg(format!("--sockets={}", listed.join(",")));
+    }
     // SAFETY: between fork and exec only fcntl is called.
     unsafe { command.pre_exec(move || descriptors.iter().try_for_each(inherit)) };
     command.spawn().map_err(|error| error.to_string())
