@@ -8,6 +8,7 @@ use super::driver::Handle;
 use super::kernels::{Gather, Kernels, Store};
 use super::plan::{Choice, DevicePlan, Prepared};
 use super::planner::{Matmul, Start};
+use super::shape::weight_place;
 use super::weights::{Bias, DeviceWeights};
 use crate::backend::{Job, MatrixForm, Side};
 use crate::error::{Error, Status};
@@ -206,9 +207,9 @@ impl<'a> Launch<'a> {
     }
 
     fn weight_address(&self, side: &Side<'_>, start: &Start) -> Result<usize, Error> {
-        let matrix = side.outputs[start.part].as_ref().map_or(0, |output| output.matrix);
-        let layer = self.job.layer + start.layer;
-        let place = self.weights.place(layer * self.job.form.matrices.len() + matrix)?;
+        let output = side.outputs[start.part].as_ref();
+        let output = output.ok_or_else(|| Error::new(Status::Panic, "a start of no output"))?;
+        let place = weight_place(self.job, output, self.weights, start.layer)?;
         Ok(place.address + start.weight as usize * self.job.form.dtype.bytes())
     }
 
