@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use support::*;
 
+const LONG: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(30);
 
 fn digits(id: &UniqueId) -> String {
@@ -169,7 +170,7 @@ fn lose(signal: i32, said: &str) {
     ok(unsafe { ncclCommGetAsyncError(rank.comm, &mut state) });
     assert_eq!(state, 0, "nobody tells");
     ok(ncclCommAbort(rank.comm));
-    assert!(is_over_within(rank.stream, SHORT));
+    assert!(is_over_within(rank.stream, LONG));
     let hangs = gpusim::machine::lock().hangs.clone();
     assert!(hangs.len() == 1 && hangs[0].to_string_lossy().contains(said), "{hangs:?}");
     clean();
