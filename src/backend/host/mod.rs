@@ -11,8 +11,10 @@ mod pool;
 mod products;
 mod rounding;
 mod rows;
+mod scatter;
 mod store;
 mod threads;
+mod wire;
 
 pub use engine::run_part;
 pub use kernel::InstructionSet;
@@ -30,6 +32,7 @@ use pack::PackedMatrix;
 use products::Products;
 use std::sync::Arc;
 use threads::Threads;
+use wire::HostWire;
 
 /// Some threads and the instructions they use.
 pub(super) struct Host {
@@ -129,18 +132,22 @@ impl Backend for Host {
         unsafe { products.run(&self.threads) }
     }
 
-    fn wire(&self, _board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
-        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+    fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
+        Ok(Arc::new(HostWire::new(board_bytes)))
     }
 
     unsafe fn scatter(
         &self,
-        _blocks: &[Block],
-        _view: &View<'_>,
-        _name: &str,
-        _lane: &Lane,
+        blocks: &[Block],
+        view: &View<'_>,
+        name: &str,
+        lane: &Lane,
     ) -> Result<(), Error> {
-        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+        // SAFETY: passed on.
+        unsafe { indices::ensure_view_slots(name, view, lane) }?;
+        // SAFETY: passed on; the slots were just checked.
+        blocks.iter().for_each(|block| unsafe { scatter::scatter(block, view) });
+        Ok(())
     }
 
     fn ensure_memory(&self, memory: Memory, _: usize, name: &str) -> Result<(), Error> {
