@@ -7,6 +7,7 @@ mod support;
 use gpusim::driver::stream::*;
 use gpusim::nccl::{collective::*, end::*, group::*, query::*};
 use ranks::*;
+use std::sync::Barrier;
 use std::time::Duration;
 use support::*;
 
@@ -88,9 +89,11 @@ fn sends_and_receives_in_a_group_cross() {
 #[test]
 fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
     let _sim = machine();
+    let over = Barrier::new(2);
     each_rank(2, |rank| {
         if rank.rank == 1 {
-            return;
+            over.wait();
+            return ok(ncclCommAbort(rank.comm));
         }
         let (send, receive) = (upload(&[1]), alloc(8));
         ok(rank.all_gather(send, receive, 1));
@@ -101,6 +104,7 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
         assert!(is_over_within(rank.stream, SHORT));
         assert_eq!(download(receive, 2), [-1, -1]);
         assert_eq!(unsafe { cuStreamQuery(rank.stream) }, 0);
+        over.wait();
     });
     let hangs = gpusim::machine::lock().hangs.clone();
     assert!(

@@ -92,9 +92,24 @@ pub extern "C" fn ncclGroupEnd() -> c_int {
         violate("ncclGroupEnd: no group is open".to_owned());
         return enter("ncclGroupEnd").err().unwrap_or(INVALID_USAGE);
     }
-    let admitted = enter("ncclGroupEnd").err().filter(|result| *result != IN_PROGRESS);
-    admitted.into_iter().for_each(fail);
+    match enter("ncclGroupEnd") {
+        Ok(_) => {}
+        Err(IN_PROGRESS) => slow_down(),
+        Err(result) => fail(result),
+    }
     outcome(end())
+}
+
+/// Has the group's communicators that do not block take longer.
+fn slow_down() {
+    let mut machine = lock();
+    GROUP.with_borrow(|group| {
+        for (comm, _) in &group.requests {
+            if let Some(comm) = machine.comms.get_mut(comm) {
+                comm.slow = true;
+            }
+        }
+    });
 }
 
 /// Has the outermost end answer this, and every communicator of the group end with it.

@@ -3,6 +3,7 @@
 
 use super::collective::{Call, Kind};
 use super::comm::Comm;
+use super::room::RING;
 use super::status::{IN_PROGRESS, INVALID_ARGUMENT, Outcome, UNHANDLED_CUDA_ERROR};
 use crate::clock::Point;
 use crate::context::{pop, push};
@@ -122,6 +123,10 @@ impl Machine {
     }
 
     fn try_enqueue(&mut self, handle: u64, requests: &[Request]) -> Status {
+        if requests.len() as u64 > RING {
+            let count = requests.len();
+            violate(format!("gpusim: a group of {count} calls, and there is room for {RING}"));
+        }
         let Some(first) = requests.first().map(|request| request.stream) else { return Ok(()) };
         let mut others: Vec<u64> = requests.iter().map(|request| request.stream).collect();
         others.sort_unstable();

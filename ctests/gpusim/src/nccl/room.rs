@@ -136,6 +136,10 @@ impl Room {
         (0..self.ranks).all(|rank| self.presence(rank) >= at_least)
     }
 
+    pub fn is_empty(&self) -> bool {
+        (0..self.ranks).all(|rank| self.presence(rank) == Presence::Absent)
+    }
+
     pub fn process(&self, rank: usize) -> u64 {
         self.slot(rank, 1).load(Ordering::Acquire)
     }
