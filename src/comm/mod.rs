@@ -4,16 +4,19 @@
 mod alone;
 mod collectives;
 mod medium;
+mod nccl;
 #[cfg(test)]
 mod tests;
 mod threads;
 
 pub use collectives::{Collectives, Progress};
 pub use medium::{Deadline, Failure, Kind, Medium, Message, Seat, Transfer};
+pub use nccl::{UniqueId, unique_id};
 
+use crate::device::Device;
 use crate::error::{Error, Status};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -76,6 +79,30 @@ impl Comm {
     /// This rank of a group that the engine made.
     pub fn collectives(seat: Seat, collectives: Collectives, options: Options) -> Self {
         Self::new(Box::new(collectives::Engine::new(seat, collectives)), options)
+    }
+
+    /// This rank of a group that NCCL makes; all ranks have the id. Waits for them.
+    pub fn nccl(
+        device: Arc<dyn Device>,
+        id: &UniqueId,
+        seat: Seat,
+        options: Options,
+    ) -> Result<Self, Error> {
+        Ok(Self::new(Box::new(nccl::Nccl::create(device, id, seat, options)?), options))
+    }
+
+    /// The rank that one of the engine's own communicators of NCCL is.
+    ///
+    /// # Safety
+    /// An ncclComm_t that stays alive for as long as this does.
+    pub unsafe fn adopt_nccl(
+        device: Arc<dyn Device>,
+        handle: usize,
+        options: Options,
+    ) -> Result<Self, Error> {
+        // SAFETY: passed on.
+        let medium = unsafe { nccl::Nccl::adopt(device, handle, options)? };
+        Ok(Self::new(Box::new(medium), options))
     }
 
     /// This rank's seat.
@@ -192,6 +219,7 @@ impl Comm {
                 Status::PeerLost,
                 format!("{here}: {} at something else: {words}", named(ranks, "is", "are")),
             ),
+            Failure::Stuck(words) => (Status::TimedOut, format!("{here}: {words}")),
             Failure::Broken(words) => (Status::PeerLost, format!("{here}: {words}")),
             Failure::Aborted => (Status::PeerLost, format!("{here}: the communicator was aborted")),
         };
