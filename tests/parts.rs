@@ -159,7 +159,8 @@ type Copy = unsafe extern "C" fn(u64, u64, usize, *mut c_void) -> c_int;
 
 /// A job's results go to another place by the wire, and from there into a view.
 fn transferred(scene: &Scene, lane: &Lane, copy: Copy) {
-    let (wire, [from, to]) = (&scene.wire, [0, 1].map(|at| scene.address(place(at)) as u64));
+    let wire = &scene.wire;
+    let [from, to, aside] = [0, 1, 3].map(|at| scene.address(place(at)) as u64);
     wire.begin(lane).unwrap();
     let own = Lane { wait_event: 0, signal_event: 0, ..*lane };
     scene.run_key(&scene.staged(0), &own);
@@ -168,6 +169,9 @@ fn transferred(scene: &Scene, lane: &Lane, copy: Copy) {
     assert_eq!(unsafe { copy(to, from, 4096, wire.stream() as *mut c_void) }, 0);
     wire.mark(3).unwrap();
     wire.join(&own, 3).unwrap();
+    // Nothing of the lane waits for this one, but its end.
+    // SAFETY: as above.
+    assert_eq!(unsafe { copy(aside, to, 4096, wire.stream() as *mut c_void) }, 0);
     scatter(scene, Way::Groups, 1, 2, &own).unwrap();
     wire.end(lane).unwrap();
 }
