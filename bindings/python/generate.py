@@ -23,7 +23,14 @@ CALLBACKS = {
     "xqkv_log_callback": "ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p",
     "xqkv_task": "ctypes.c_int64, ctypes.c_void_p",
     "xqkv_parallel_for_callback": "ctypes.c_int64, xqkv_task, ctypes.c_void_p, ctypes.c_void_p",
+    "xqkv_all_gather_callback": "ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p",
+    "xqkv_broadcast_callback": "ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p",
+    "xqkv_exchange_callback": "ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p",
+    "xqkv_poll_callback": "ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p",
+    "xqkv_abort_callback": "ctypes.c_void_p",
 }
+# These answer a status; the others nothing.
+ANSWERING = ("xqkv_all_gather", "xqkv_broadcast", "xqkv_exchange", "xqkv_poll")
 
 
 def without_comments(text: str) -> str:
@@ -77,7 +84,8 @@ def generated() -> str:
     ]
     lines += ["XQKV_VERSION_ABI = " + re.findall(r"XQKV_VERSION_ABI (\d+)", text)[0], ""]
     for name, arguments in CALLBACKS.items():
-        lines += [f"{name} = ctypes.CFUNCTYPE(None, {arguments})", ""]
+        returned = "ctypes.c_int32" if name.removesuffix("_callback") in ANSWERING else "None"
+        lines += [f"{name} = ctypes.CFUNCTYPE({returned}, {arguments})", ""]
     for name, values in enums(text):
         prefix = name.upper() + "_"
         lines += ["", f"class {name}(enum.IntEnum):"]

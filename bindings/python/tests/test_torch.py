@@ -47,8 +47,15 @@ def test_the_operator_keeps_torchs_rules(number):
 
 def test_its_bits_are_those_of_the_plain_call(number):
     decoder, encoder = torch.randn(3, 16), torch.randn(7, 16)
-    plain = torch_op._projections[number].forward(decoder, encoder)
+    plain = torch_op._registered[number].projection.forward(decoder, encoder)
     results = torch_op.cross_qkv(decoder, encoder, number, 0)
     for result, expected in zip(results, (plain.query, plain.key, plain.value)):
         assert np.array_equal(result.numpy().view(np.int32), expected.view(np.int32))
     assert torch_op.cross_qkv(decoder, None, number, 0)[1].shape == (0, 2, 8)
+
+
+def test_it_counts_what_its_calls_have_executed(number):
+    torch_op.cross_qkv(torch.randn(3, 16), torch.randn(7, 16), number, 0)
+    assert torch_op.multiply_adds(number) == (3 * 16 + 7 * 32) * 16
+    torch_op.cross_qkv(torch.randn(1, 16), None, number, 0)
+    assert torch_op.multiply_adds(number) == (4 * 16 + 7 * 32) * 16

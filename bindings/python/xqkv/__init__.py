@@ -6,6 +6,8 @@ include/xqkv.h for what each call promises; names are the same here.
 
 from ._abi import (
     xqkv_backend as Backend,
+    xqkv_comm_flag as CommFlag,
+    xqkv_comm_kind as CommKind,
     xqkv_dtype as Dtype,
     xqkv_extent as Extent,
     xqkv_fused_order as FusedOrder,
@@ -19,6 +21,8 @@ from ._abi import (
 )
 from ._library import handle_count, version
 from .checkpoint import Checkpoint
+from .collectives import Collectives, Memory, Message, PeerLost
+from .comm import Comm
 from .context import Context
 from .errors import CheckpointError, InvalidArgument, NotReady, NotSupported, XqkvError
 from .input import Input
@@ -29,8 +33,8 @@ from .update import Update
 from .view import View
 
 __all__ = [
-    "Backend", "Checkpoint", "CheckpointError", "Context", "Dtype", "Extent", "FusedOrder", "Input", "InstructionSet",
-    "InvalidArgument", "Kind", "Layout", "Norm", "NotReady", "NotSupported", "Part", "Plan", "Projection",
-    "ProjectionFlag", "Result", "Shard", "Spec", "Split", "Status", "Update", "View", "XqkvError", "handle_count",
-    "version",
+    "Backend", "Checkpoint", "CheckpointError", "Collectives", "Comm", "CommFlag", "CommKind", "Context", "Dtype",
+    "Extent", "FusedOrder", "Input", "InstructionSet", "InvalidArgument", "Kind", "Layout", "Memory", "Message", "Norm",
+    "NotReady", "NotSupported", "Part", "PeerLost", "Plan", "Projection", "ProjectionFlag", "Result", "Shard", "Spec",
+    "Split", "Status", "Update", "View", "XqkvError", "handle_count", "version",
 ]

@@ -11,6 +11,16 @@ xqkv_task = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
 
 xqkv_parallel_for_callback = ctypes.CFUNCTYPE(None, ctypes.c_int64, xqkv_task, ctypes.c_void_p, ctypes.c_void_p)
 
+xqkv_all_gather_callback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+
+xqkv_broadcast_callback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+
+xqkv_exchange_callback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+
+xqkv_poll_callback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+xqkv_abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
 
 class xqkv_status(enum.IntEnum):
     OK = 0
@@ -224,11 +234,11 @@ class xqkv_collectives(ctypes.Structure):
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
         ("reserved", ctypes.c_uint32),
-        ("all_gather", ctypes.c_void_p),
-        ("broadcast", ctypes.c_void_p),
-        ("exchange", ctypes.c_void_p),
-        ("poll", ctypes.c_void_p),
-        ("abort", ctypes.c_void_p),
+        ("all_gather", xqkv_all_gather_callback),
+        ("broadcast", xqkv_broadcast_callback),
+        ("exchange", xqkv_exchange_callback),
+        ("poll", xqkv_poll_callback),
+        ("abort", xqkv_abort_callback),
         ("user", ctypes.c_void_p),
     ]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._abi import xqkv_forward, xqkv_workspace
+from ._abi import xqkv_forward, xqkv_forward_flag, xqkv_projection_flag, xqkv_workspace
 from ._library import initialised
 from .arrays import AnyArray, Array, address_of, array_on, bytes_on, indices_on
 from .input import Input, input_of
@@ -16,11 +18,27 @@ if TYPE_CHECKING:
     from .projection import Projection
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """What a call asks of other ranks; by default nothing."""
+
+    gather_query: bool = False
+    gather_key_value: bool = False
+    encoder_rank_rows: Sequence[int] | None = None
+    chunk_rows: int = 0
+
+    def are_gathered(self, part: str) -> bool:
+        """Whether an output has all ranks' heads."""
+        return self.gather_query if part == "query" else self.gather_key_value
+
+
 class Call:
     """The struct of one call, with the arrays that it points to."""
 
-    def __init__(self, projection: Projection, stream: int | None, layer: int, layer_count: int) -> None:
-        self.projection, self.stream, self.layer_count = projection, stream, layer_count
+    def __init__(
+        self, projection: Projection, stream: int | None, layer: int, layer_count: int, ranks: Ranks
+    ) -> None:
+        self.projection, self.stream, self.layer_count, self.ranks = projection, stream, layer_count, ranks
         self.device = projection.device
         self.plain = initialised(xqkv_forward)
         self.plain.layer, self.plain.layer_count = layer, layer_count
@@ -34,6 +52,7 @@ class Call:
         for name, side, width in (("decoder", decoder, spec.decoder_width), ("encoder", encoder, spec.encoder_width)):
             if side is not None:
                 self._read(name, side, width)
+        self._ask()
         for name, side in (("query", "decoder"), ("key", "encoder"), ("value", "encoder")):
             if self._rows.get(side, 0) > 0:
                 self._write(name, self._rows[side], outputs[name], dtype)
@@ -42,6 +61,12 @@ class Call:
     def has_slots(self) -> bool:
         """Whether rows of an output go to places of their own."""
         return any(getattr(self.plain, name).slots for name in self.outputs)
+
+    @property
+    def has_transfers(self) -> bool:
+        """Whether ranks tell each other anything in it."""
+        shares = self.projection.flags & xqkv_projection_flag.SHARE_REPLICAS
+        return bool(self.plain.flags or self.plain.encoder_rank_rows or shares)
 
     def lend(self, workspace: Any) -> None:
         """Takes an array of bytes, or an address and how many there are, as the call's workspace."""
@@ -58,8 +83,18 @@ class Call:
         self._rows[name] = plain.rows
         setattr(self.plain, name, plain)
 
+    def _ask(self) -> None:
+        """What the call asks of other ranks, whose rows of the encoder it then has as well."""
+        flags, ranks = xqkv_forward_flag, self.ranks
+        self.plain.flags |= flags.GATHER_QUERY * ranks.gather_query | flags.GATHER_KEY_VALUE * ranks.gather_key_value
+        self.plain.chunk_rows = ranks.chunk_rows
+        if ranks.encoder_rank_rows is not None:
+            rows = self._keep(np.asarray(ranks.encoder_rank_rows, np.int64))
+            self._rows["encoder"] = sum(ranks.encoder_rank_rows)
+            self.plain.encoder_rank_rows = address_of(rows)
+
     def _write(self, name: str, rows: int, output: Any, dtype: Any) -> None:
-        shape = Shape(self.layer_count, rows, *self.projection.heads(name))
+        shape = Shape(self.layer_count, rows, *self.projection.heads(name, self.ranks.are_gathered(name)))
         if output is None:
             output = self._made(name, shape, dtype)
         view = output if isinstance(output, View) else View(output)

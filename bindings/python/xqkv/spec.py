@@ -7,6 +7,7 @@ import ctypes
 from ._abi import xqkv_projection_options, xqkv_shard, xqkv_spec, xqkv_split
 from ._library import call, initialised
 from .checkpoint import Checkpoint
+from .comm import Comm
 
 Shard = xqkv_shard
 
@@ -74,9 +75,10 @@ class Split:
         self.plain.layer_begin, self.plain.layer_count = begin, count
         return self
 
-    def with_flags(self, flags: int) -> xqkv_projection_options:
-        """The library's options for this split, with flags of a projection's."""
+    def with_extras(self, comm: Comm | None, flags: int) -> xqkv_projection_options:
+        """The library's options for this split, with the ranks' communicator and flags of a projection's."""
         options = initialised(xqkv_projection_options)
         ctypes.pointer(options)[0] = self.plain
+        options.comm = None if comm is None else comm.handle
         options.flags = flags
         return options

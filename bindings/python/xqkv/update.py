@@ -10,6 +10,7 @@ from ._library import Handle, call, created
 from .arrays import array_on, tensor_of
 from .device_arrays import DeviceArray, is_from_device
 from .checkpoint import Checkpoint
+from .comm import raised_by
 
 if TYPE_CHECKING:
     from .projection import Projection
@@ -20,7 +21,7 @@ class Update(Handle):
 
     def __init__(self, projection: Projection) -> None:
         super().__init__(created("xqkv_update_begin", projection.handle), "xqkv_update_abandon")
-        self._device = projection.device
+        self._device, self._projection = projection.device, projection
 
     def put(
         self,
@@ -64,9 +65,11 @@ class Update(Handle):
         return taken.value
 
     def commit(self) -> int:
-        """Makes it the projection's weights, all at once, and gives their version."""
+        """Makes it the projection's weights, all at once, and gives their version. With a communicator all ranks make
+        this call, and it ends on all of them alike."""
         version = ctypes.c_int64()
-        call("xqkv_update_commit", self.handle, ctypes.byref(version))
+        with raised_by(self._projection.comm):
+            call("xqkv_update_commit", self.handle, ctypes.byref(version))
         self._forget()
         return version.value
 

@@ -66,13 +66,22 @@ fn line() -> String {
     let live =
         KINDS.iter().filter_map(|kind| Some(format!("\"{kind}\":{}", live(&machine, kind)?)));
     let violations = violation::all().into_iter().map(|text| quote(&text));
+    let (launched, received) = machine
+        .collectives
+        .values()
+        .fold((0, 0), |(calls, bytes), one| (calls + one.0, bytes + one.1));
+    let hangs = machine.hangs.iter().map(|text| quote(&text.to_string_lossy()));
+    let list = |texts: Vec<String>| texts.join(",");
     format!(
-        "{{\"calls\":{{{}}},\"matmuls\":{},\"multiply_adds\":{},\"violations\":[{}],\"live\":{{{}}}}}\n",
-        calls.collect::<Vec<_>>().join(","),
+        "{{\"calls\":{{{}}},\"matmuls\":{},\"multiply_adds\":{},\"collectives\":{launched},\
+         \"collective_bytes\":{received},\"hangs\":[{}],\"violations\":[{}],\
+         \"live\":{{{}}}}}\n",
+        list(calls.collect()),
         machine.matmuls,
         machine.multiply_adds,
-        violations.collect::<Vec<_>>().join(","),
-        live.collect::<Vec<_>>().join(","),
+        list(hangs.collect()),
+        list(violations.collect()),
+        list(live.collect()),
     )
 }
 

@@ -7,9 +7,11 @@ mod support;
 use gpusim::driver::stream::*;
 use gpusim::nccl::{collective::*, end::*, group::*, query::*};
 use ranks::*;
+use std::sync::Barrier;
 use std::time::Duration;
 use support::*;
 
+const LONG: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(50);
 
 #[test]
@@ -88,9 +90,12 @@ fn sends_and_receives_in_a_group_cross() {
 #[test]
 fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
     let _sim = machine();
+    let over = Barrier::new(2);
     each_rank(2, |rank| {
+        rank.connect();
         if rank.rank == 1 {
-            return;
+            over.wait();
+            return ok(ncclCommAbort(rank.comm));
         }
         let (send, receive) = (upload(&[1]), alloc(8));
         ok(rank.all_gather(send, receive, 1));
@@ -98,15 +103,43 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
         assert!(!is_over_within(rank.stream, SHORT));
         assert_eq!(unsafe { gpusim::driver::event::cuEventQuery(event) }, 600);
         ok(ncclCommAbort(rank.comm));
-        assert!(is_over_within(rank.stream, SHORT));
+        assert!(is_over_within(rank.stream, LONG));
         assert_eq!(download(receive, 2), [-1, -1]);
         assert_eq!(unsafe { cuStreamQuery(rank.stream) }, 0);
+        over.wait();
     });
     let hangs = gpusim::machine::lock().hangs.clone();
     assert!(
         hangs.iter().any(|text| text.to_string_lossy().contains("rank 1 has not come")),
         "{hangs:?}"
     );
+    clean();
+}
+
+/// NCCL connects ranks when they first have to do with one another, and a call waits for that.
+#[test]
+fn the_first_call_is_in_progress_until_those_whom_it_concerns_have_called() {
+    let _sim = machine();
+    let turn = Barrier::new(3);
+    each_rank(3, |rank| {
+        let memory = upload(&[rank.rank as i32]);
+        if rank.rank == 0 {
+            let (comm, stream) = (rank.comm, rank.stream);
+            let result = unsafe { ncclBroadcast(memory, memory, 1, INT32, 0, comm, stream) };
+            assert_eq!((result, poll_for(comm, SHORT)), (IN_PROGRESS, IN_PROGRESS));
+        }
+        turn.wait();
+        if rank.rank > 0 {
+            let peer = 3 - rank.rank as i32;
+            let call = if rank.rank == 1 { ncclSend } else { ncclRecv };
+            ok(rank.settle(unsafe { call(memory, 1, INT32, peer, rank.comm, rank.stream) }));
+            ok(rank.broadcast(memory, memory, 1, 0));
+        }
+        ok(poll(rank.comm));
+        sync(rank.stream);
+        assert_eq!(download(memory, 1), [0]);
+        rank.destroy();
+    });
     clean();
 }
 

@@ -10,7 +10,7 @@ use gpusim::machine::{self, Memory, Op};
 use gpusim::nccl::{collective::*, end::*, group::*};
 use ranks::*;
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 use support::*;
 
@@ -180,9 +180,12 @@ fn work_on_another_stream_hides_a_collective() {
 #[test]
 fn events_do_not_answer_while_a_collective_hangs_and_do_once_it_is_aborted() {
     let _sim = machine();
+    let over = Barrier::new(2);
     each_rank(2, |rank| {
+        rank.connect();
         if rank.rank == 1 {
-            return;
+            over.wait();
+            return ok(ncclCommAbort(rank.comm));
         }
         let (send, receive) = (alloc(4), alloc(8));
         let exec = capture(rank, || ok(rank.all_gather(send, receive, 1)));
@@ -199,6 +202,7 @@ fn events_do_not_answer_while_a_collective_hangs_and_do_once_it_is_aborted() {
             assert_eq!(waiting.join().ok(), Some(0));
         });
         ok(unsafe { cuGraphExecDestroy(exec) });
+        over.wait();
     });
     clean();
 }

@@ -88,26 +88,47 @@ fn two_ranks_of_one_gpu_are_refused_unless_a_new_version_is_told_to_have_them() 
 }
 
 #[test]
-fn a_rank_that_shares_no_gpu_waits_in_vain_for_those_that_do() {
+fn all_ranks_are_told_that_two_of_them_share_a_gpu() {
     let _sim = machine();
     let id = unique_id();
-    let done = Barrier::new(3);
     std::thread::scope(|scope| {
         for (rank, device) in [0, 0, 1].into_iter().enumerate() {
-            let done = &done;
             scope.spawn(move || {
                 enter_device(device);
                 let (_, comm) = init(id, 3, rank, &config(0));
-                let state = if rank < 2 { poll(comm) } else { IN_PROGRESS };
-                done.wait();
-                let mut now = 0;
-                ok(unsafe { ncclCommGetAsyncError(comm, &mut now) });
-                assert_eq!((state, now), if rank < 2 { (5, 5) } else { (7, 7) });
-                done.wait();
+                assert_eq!(poll(comm), 5);
                 ok(ncclCommAbort(comm));
             });
         }
     });
+    clean();
+}
+
+#[test]
+fn a_communicator_says_who_it_is_once_it_is_there() {
+    let _sim = machine();
+    let (mut count, mut device, mut rank) = (0, -1, -1);
+    let (_, comm) = init(unique_id(), 2, 1, &config(0));
+    assert_eq!(unsafe { ncclCommCount(comm, &mut count) }, 4);
+    violated("ncclCommCount: the communicator is in progress");
+    ok(ncclCommAbort(comm));
+    each_rank(3, |seat| {
+        if seat.rank == 2 {
+            let (mut count, mut device, mut rank) = (0, 0, 0);
+            unsafe {
+                ok(ncclCommCount(seat.comm, &mut count));
+                ok(ncclCommCuDevice(seat.comm, &mut device));
+                ok(ncclCommUserRank(seat.comm, &mut rank));
+            }
+            assert_eq!((count, device, rank), (3, 2, 2));
+        }
+        seat.destroy();
+    });
+    ok(unsafe { ncclGetVersion(&mut count) });
+    assert_eq!(count, 23003);
+    assert_eq!(unsafe { ncclCommCuDevice(0, &mut device) }, 4);
+    assert_eq!(unsafe { ncclCommUserRank(0, &mut rank) }, 4);
+    assert_eq!((device, rank), (-1, -1));
     clean();
 }
 
@@ -381,4 +402,31 @@ fn a_group_either_joins_or_communicates() {
     violated("one group makes communicators and communicates");
     assert_eq!(ncclGroupEnd(), 5);
     ok(ncclCommAbort(rank.comm));
+}
+
+#[test]
+fn a_context_does_not_end_before_its_communicators() {
+    let sim = machine();
+    let rank = alone();
+    drop(sim);
+    violated("rank 0's communicator lives, and device 0's context ends");
+    ok(ncclCommAbort(rank.comm));
+}
+
+#[test]
+fn an_end_that_is_arranged_to_take_longer_and_one_that_is_arranged_to_fail() {
+    let _sim = machine();
+    for result in [IN_PROGRESS, 3] {
+        each_rank(1, |rank| {
+            let memory = upload(&[1]);
+            unsafe { gpusim_fail(c"ncclGroupEnd".as_ptr(), 1, result) };
+            ok(ncclGroupStart());
+            ok(unsafe { ncclAllGather(memory, memory, 1, INT32, rank.comm, rank.stream) });
+            assert_eq!(ncclGroupEnd(), result);
+            assert_eq!(poll(rank.comm), if result == IN_PROGRESS { 0 } else { result });
+            ok(unsafe { cuStreamSynchronize(rank.stream) });
+            ok(ncclCommAbort(rank.comm));
+        });
+    }
+    clean();
 }

@@ -3,6 +3,7 @@
 
 mod context;
 mod cublaslt;
+mod device;
 mod driver;
 mod kernels;
 mod launch;
@@ -22,12 +23,14 @@ use super::{
     Allocator, Backend, Block, Info, Job, Lane, Memory, Plan, PlanOptions, Side, Stock, Weights,
     Wire,
 };
+use crate::device::Device;
 use crate::error::{Error, Status, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
 use crate::view::{Indices, View};
 use context::Context;
 use cudarc::driver::sys;
+use device::CudaDevice;
 use driver::Handle;
 use launch::Launch;
 use memory::Heap;
@@ -189,6 +192,10 @@ impl Backend for Cuda {
         let open = || CudaWire::open(&self.heap, board_bytes);
         let wire = self.context().beside_captures(open)?;
         Ok(Arc::new(wire))
+    }
+
+    fn device(&self) -> Result<Arc<dyn Device>, Error> {
+        Ok(Arc::new(CudaDevice::new(&self.heap)?))
     }
 
     unsafe fn scatter(

@@ -23,6 +23,7 @@ use super::{
     Backend, Block, Content, Info, Job, Lane, MatrixForm, Memory, ParallelFor, Plan, PlanOptions,
     Stock, VectorSource, WeightSource, Weights, Wire,
 };
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
@@ -134,6 +135,13 @@ impl Backend for Host {
 
     fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
         Ok(Arc::new(HostWire::new(board_bytes)))
+    }
+
+    fn device(&self) -> Result<Arc<dyn Device>, Error> {
+        let message = "context is of the host, and NCCL moves the memory of CUDA devices; pass a \
+                       context of XQKV_BACKEND_CUDA, or use xqkv_comm_create_threads or \
+                       xqkv_comm_create_collectives";
+        Err(Error::new(Status::InvalidArgument, message))
     }
 
     unsafe fn scatter(

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{null, null_mut};
 use xqkv::capi::checkpoint::{xqkv_checkpoint, xqkv_checkpoint_init, xqkv_checkpoint_report};
+use xqkv::capi::collectives::xqkv_collectives;
+use xqkv::capi::comm::*;
 use xqkv::capi::context::*;
 use xqkv::capi::error::xqkv_error;
 use xqkv::capi::forward::{xqkv_forward, xqkv_forward_init};
@@ -134,6 +136,52 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: this object's own handle.
         unsafe { xqkv_context_destroy(self.0, null_mut()) };
+    }
+}
+
+/// One rank's communicator.
+pub struct Comm(*mut xqkv_comm);
+
+// SAFETY: handles may go to any thread.
+unsafe impl Send for Comm {}
+
+impl Comm {
+    /// One for each of so many threads.
+    pub fn threads(rank_count: usize) -> Outcome<Vec<Self>> {
+        let mut comms = vec![null_mut(); rank_count];
+        // SAFETY: room for all of the handles.
+        checked(|error| unsafe {
+            xqkv_comm_create_threads(null(), rank_count as i64, comms.as_mut_ptr(), error)
+        })?;
+        Ok(comms.into_iter().map(Self).collect())
+    }
+
+    /// Over collectives, whose user must live longer; waits so many milliseconds, or 0 for the
+    /// default.
+    pub fn collectives(
+        collectives: &xqkv_collectives,
+        (rank, rank_count): (usize, usize),
+        deadline_ms: i64,
+    ) -> Outcome<Self> {
+        let mut options = initialised!(xqkv_comm_options, xqkv_comm_options_init);
+        options.deadline_ms = deadline_ms;
+        let (rank, rank_count, mut comm) = (rank as i64, rank_count as i64, null_mut());
+        // SAFETY: initialised structs and a place for the handle.
+        checked(|error| unsafe {
+            xqkv_comm_create_collectives(&options, collectives, rank, rank_count, &mut comm, error)
+        })?;
+        Ok(Self(comm))
+    }
+
+    pub fn handle(&self) -> *const xqkv_comm {
+        self.0
+    }
+}
+
+impl Drop for Comm {
+    fn drop(&mut self) {
+        // SAFETY: this object's own handle.
+        unsafe { xqkv_comm_destroy(self.0, null_mut()) };
     }
 }
 

@@ -5,10 +5,13 @@ mod arena;
 mod calls;
 mod elements;
 mod finishes;
+mod group;
 mod layer;
 mod layouts;
 mod lent;
+mod member;
 mod placed;
+mod processes;
 mod ranks;
 mod report;
 mod rows;
@@ -76,6 +79,8 @@ pub struct Arguments {
     row_list: bool,
     #[command(flatten)]
     choices: Choices,
+    #[command(flatten)]
+    group: group::GroupChoices,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -120,6 +125,9 @@ pub struct Setting<'a> {
 
 /// Runs every layer and prints the verdict; true if all is as it must be.
 pub fn run(arguments: &Arguments) -> Outcome<bool> {
+    if let Some(rank) = arguments.group.member {
+        return processes::run_member(arguments, rank);
+    }
     let directory = &arguments.directory;
     let checkpoint = Checkpoint::new(directory)?;
     let mut spec = checkpoint.spec()?;
@@ -169,7 +177,7 @@ impl Arguments {
         for number in chosen_layers(self, source.spec, source.found)? {
             let (layer, plain) = calls::verify(source.layer(number)?, setting)?;
             layers.push(layer);
-            if !layouts.is_empty() {
+            if !layouts.is_empty() || self.group.comm.is_some() {
                 plains.push(plain);
             }
         }
@@ -179,8 +187,10 @@ impl Arguments {
                 lines.push(self.line(layout, rank, &plains, setting)?);
             }
         }
+        let run = |medium| group::verify(self, medium, setting.ranks, &plains, setting.out);
+        let group = self.group.comm.map(run).transpose()?;
         let family = source.found["family"].as_str().unwrap_or("unknown");
-        Ok(Verdict { family, ranks: setting.ranks.len(), layers, lines })
+        Ok(Verdict { family, ranks: setting.ranks.len(), layers, lines, group })
     }
 
     fn layouts(&self) -> Vec<Layout> {

@@ -121,7 +121,10 @@ impl Arguments {
 fn post(function: &'static str, arguments: Arguments, comm: u64, stream: u64) -> c_int {
     let admitted = admit(function, comm);
     let held = admitted.and_then(|()| group::hold(comm, function, true));
-    let result = held.and_then(|_hold| note(&mut lock(), function, arguments, comm, stream));
+    let result = held.and_then(|_hold| {
+        let noted = note(&mut lock(), function, arguments, comm, stream);
+        group::wait_if_blocking(comm, noted)
+    });
     outcome(result.inspect_err(|result| group::remember(*result)))
 }
 

@@ -122,6 +122,19 @@ impl Machine {
         self.comms.get_mut(&handle).ok_or_else(|| stale(handle))
     }
 
+    /// The communicator, if it is done with the last call.
+    pub fn settled_comm(&self, handle: u64, function: &str) -> Outcome<&Comm> {
+        let comm = self.comm(handle)?;
+        match comm.state() {
+            SUCCESS => Ok(comm),
+            IN_PROGRESS => {
+                violate(format!("{function}: the communicator is in progress"));
+                Err(INVALID_ARGUMENT)
+            }
+            error => Err(error),
+        }
+    }
+
     /// Refuses calls on a communicator that failed, is at its end, or has not done the last one.
     pub fn ready_comm(&mut self, handle: u64, function: &str) -> Outcome<&mut Comm> {
         let comm = self.comm_mut(handle)?;
@@ -203,12 +216,12 @@ impl Comm {
     /// All ranks are in the room, which needs no name any more.
     fn meet(&mut self) {
         self.room.unlink();
-        if let Some(other) = self.rival(self.rank) {
-            let text = format!("Duplicate GPU: ranks {} and {other} have one", self.rank);
-            return self.fail(INVALID_USAGE, text);
-        }
-        // Who has a GPU of its own waits in vain for those who have not.
-        if (0..self.ranks()).any(|rank| self.rival(rank).is_some()) {
+        let twice = (0..self.ranks()).find(|rank| self.rival(*rank).is_some());
+        if let Some(rank) = twice {
+            // Before 2.30 a rank with a GPU of its own looked for no other pair, and waits for them.
+            if version() >= 23000 || self.rival(self.rank).is_some() {
+                self.fail(INVALID_USAGE, format!("rank {rank} shares a GPU with another"));
+            }
             return;
         }
         self.life = Life::Ready;

@@ -96,11 +96,12 @@ impl Machine {
     /// Ends a communicator's life.
     pub fn forget(&mut self, handle: u64, presence: Presence) {
         let Some(comm) = self.comms.remove(&handle) else { return };
-        // Of a room that is not complete nobody else may know.
-        if !comm.room.everybody(Presence::Joined) {
+        // A room that will not be complete is closed, unless only this one could not come in.
+        let joined = comm.life != Life::Grouped;
+        if !comm.room.everybody(Presence::Joined) && (joined || comm.room.is_empty()) {
             comm.room.unlink();
         }
-        if comm.life != Life::Grouped {
+        if joined {
             comm.room.set_presence(comm.rank, presence);
         }
     }
@@ -124,7 +125,7 @@ impl Comm {
     fn waits_for(&self) -> Vec<String> {
         let lacking = |rank: &usize| match self.life {
             Life::Joining => self.room.presence(*rank) == Presence::Absent,
-            _ => self.lacks(*rank),
+            _ => self.missing().contains(rank) || self.lacks(*rank),
         };
         (0..self.ranks()).filter(lacking).map(|rank| self.describe(rank)).collect()
     }

@@ -92,9 +92,24 @@ pub extern "C" fn ncclGroupEnd() -> c_int {
         violate("ncclGroupEnd: no group is open".to_owned());
         return enter("ncclGroupEnd").err().unwrap_or(INVALID_USAGE);
     }
-    let admitted = enter("ncclGroupEnd").err().filter(|result| *result != IN_PROGRESS);
-    admitted.into_iter().for_each(fail);
+    match enter("ncclGroupEnd") {
+        Ok(_) => {}
+        Err(IN_PROGRESS) => slow_down(),
+        Err(result) => fail(result),
+    }
     outcome(end())
+}
+
+/// Has the group's communicators that do not block take longer.
+fn slow_down() {
+    let mut machine = lock();
+    GROUP.with_borrow(|group| {
+        for (comm, _) in &group.requests {
+            if let Some(comm) = machine.comms.get_mut(comm) {
+                comm.slow = true;
+            }
+        }
+    });
 }
 
 /// Has the outermost end answer this, and every communicator of the group end with it.
@@ -140,15 +155,23 @@ fn spoil(comm: u64, error: c_int) {
 
 /// One launch for each communicator. All of them are made, whatever comes of one.
 fn submit(comms: &[u64], requests: &[(u64, Request)]) -> Outcome {
-    let mut result = Ok(());
-    for comm in comms {
+    let launch = |comm: &u64| {
         let of = requests.iter().filter(|(of, _)| of == comm);
         let own: Vec<Request> = of.map(|(_, request)| *request).collect();
-        let held = hold(*comm, "ncclGroupEnd", true);
-        let launched = held.and_then(|_hold| lock().submit_calls(*comm, own, true));
-        result = worse(result, launched);
-    }
-    result
+        let hold = hold(*comm, "ncclGroupEnd", true)?;
+        Ok((lock().submit_calls(*comm, own, true), hold))
+    };
+    let launched: Vec<Outcome<(Outcome, Hold)>> = comms.iter().map(launch).collect();
+    let results = comms.iter().zip(launched).map(|(comm, launched)| {
+        launched.and_then(|(result, _hold)| wait_if_blocking(*comm, result))
+    });
+    results.fold(Ok(()), worse)
+}
+
+/// A call on a communicator that may block is over once it is enqueued.
+pub fn wait_if_blocking(comm: u64, result: Outcome) -> Outcome {
+    let blocks = lock().comms.get(&comm).is_some_and(|comm| comm.blocking);
+    if blocks && result == Err(IN_PROGRESS) { init::wait(comm) } else { result }
 }
 
 fn worse(left: Outcome, right: Outcome) -> Outcome {

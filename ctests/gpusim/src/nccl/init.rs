@@ -106,11 +106,16 @@ unsafe fn init(
 ) -> Outcome {
     // SAFETY: the caller's promise.
     unsafe { put(comm, 0) }?;
-    admit(function, 0)?;
+    let admitted = admit(function, 0);
     // SAFETY: the caller's promise.
     let blocks = unsafe { blocking(config) }.map_err(|text| {
         violate(format!("{function}: {text}"));
         INVALID_ARGUMENT
+    })?;
+    // A communicator that does not block is always in progress at first.
+    admitted.or_else(|result| match result {
+        IN_PROGRESS if !blocks => Ok(()),
+        other => Err(other),
     })?;
     let context = top().ok_or(UNHANDLED_CUDA_ERROR)?;
     let handle = lock().seat(seat, context, blocks)?;

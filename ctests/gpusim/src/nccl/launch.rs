@@ -3,6 +3,7 @@
 
 use super::collective::{Call, Kind};
 use super::comm::Comm;
+use super::room::RING;
 use super::status::{IN_PROGRESS, INVALID_ARGUMENT, Outcome, UNHANDLED_CUDA_ERROR};
 use crate::clock::Point;
 use crate::context::{pop, push};
@@ -21,7 +22,8 @@ pub struct Request {
     pub call: Call,
 }
 
-/// A launch that has not been enqueued yet.
+/// A launch that has not been enqueued yet: it waits for queries, and ranks connect with those that
+/// they meet for the first time.
 pub struct Deferred {
     requests: Vec<Request>,
     polls: u64,
@@ -59,8 +61,10 @@ impl Machine {
         self.note_launcher(comm, grouped);
         let choice = self.random(4);
         let found = self.comm_mut(comm)?;
-        let polls = choice.max(u64::from(std::mem::take(&mut found.slow)));
-        if found.blocking || polls == 0 {
+        found.room.set_called(found.rank);
+        let slow = choice.max(u64::from(std::mem::take(&mut found.slow)));
+        let polls = if found.blocking { 0 } else { slow };
+        if polls == 0 && found.strangers(&requests).is_empty() {
             return self.enqueue_calls(comm, &requests);
         }
         found.deferred = Some(Deferred { requests, polls });
@@ -86,9 +90,10 @@ impl Machine {
     /// Enqueues what was left for later, once the caller has asked often enough.
     pub fn enqueue_deferred(&mut self, handle: u64) {
         let Some(comm) = self.comms.get_mut(&handle) else { return };
+        let strange = !comm.missing().is_empty();
         let Some(deferred) = &mut comm.deferred else { return };
-        deferred.polls -= 1;
-        if deferred.polls > 0 {
+        deferred.polls = deferred.polls.saturating_sub(1);
+        if deferred.polls > 0 || strange {
             return;
         }
         let requests = comm.deferred.take().map_or(Vec::new(), |deferred| deferred.requests);
@@ -122,6 +127,10 @@ impl Machine {
     }
 
     fn try_enqueue(&mut self, handle: u64, requests: &[Request]) -> Status {
+        if requests.len() as u64 > RING {
+            let count = requests.len();
+            violate(format!("gpusim: a group of {count} calls, and there is room for {RING}"));
+        }
         let Some(first) = requests.first().map(|request| request.stream) else { return Ok(()) };
         let mut others: Vec<u64> = requests.iter().map(|request| request.stream).collect();
         others.sort_unstable();
@@ -203,6 +212,25 @@ impl Machine {
         let cost_ns = self.wire.time_ns(sent.max(bytes));
         let op = Op { cost_ns, ..Op::kernel(name, accesses, Arc::new(|_| {})) };
         Arc::new(Launch { comm: handle, rank, calls, captured, op, bytes })
+    }
+}
+
+impl Comm {
+    /// The ranks that have part in the calls and have called for nothing yet.
+    fn strangers(&self, requests: &[Request]) -> Vec<usize> {
+        let concerns = |rank: usize| {
+            requests.iter().any(|request| match request.call.kind {
+                Kind::AllGather | Kind::Broadcast => true,
+                Kind::Send | Kind::Receive => request.call.peer == rank,
+            })
+        };
+        let ranks = 0..self.ranks();
+        ranks.filter(|rank| concerns(*rank) && !self.room.has_called(*rank)).collect()
+    }
+
+    /// The ranks without which the calls that were left for later cannot be enqueued.
+    pub fn missing(&self) -> Vec<usize> {
+        self.deferred.as_ref().map_or(Vec::new(), |deferred| self.strangers(&deferred.requests))
     }
 }
 

@@ -40,7 +40,7 @@ unsafe fn ask(
     answer: impl FnOnce(&Comm) -> c_int,
 ) -> c_int {
     call(function, comm, |machine| {
-        let found = answer(machine.comm(comm)?);
+        let found = answer(machine.settled_comm(comm, function)?);
         // SAFETY: the caller's promise.
         unsafe { put(target, found) }
     })

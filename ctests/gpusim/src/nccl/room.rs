@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Posts of a board that are there at once.
 pub const RING: u64 = 256;
 const POST_WORDS: usize = 8;
-const SLOT_WORDS: usize = 3;
+const SLOT_WORDS: usize = 4;
 /// The part of the file for what one rank sends; most of it is a hole.
 const REGION_BYTES: u64 = 1 << 40;
 pub const PAGE_BYTES: u64 = 4096;
@@ -134,6 +134,19 @@ impl Room {
 
     pub fn everybody(&self, at_least: Presence) -> bool {
         (0..self.ranks).all(|rank| self.presence(rank) >= at_least)
+    }
+
+    /// Says that the rank has called for something on the communicator.
+    pub fn set_called(&self, rank: usize) {
+        self.slot(rank, 3).store(1, Ordering::Release);
+    }
+
+    pub fn has_called(&self, rank: usize) -> bool {
+        self.slot(rank, 3).load(Ordering::Acquire) != 0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        (0..self.ranks).all(|rank| self.presence(rank) == Presence::Absent)
     }
 
     pub fn process(&self, rank: usize) -> u64 {

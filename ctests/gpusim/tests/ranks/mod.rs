@@ -69,11 +69,15 @@ pub fn init(id: UniqueId, ranks: usize, rank: usize, config: &TestConfig) -> (c_
 
 /// The state that polling comes to within a few seconds, or "in progress".
 pub fn poll(comm: u64) -> c_int {
+    poll_for(comm, Duration::from_secs(5))
+}
+
+pub fn poll_for(comm: u64, time: Duration) -> c_int {
     let begin = Instant::now();
     loop {
         let mut state = -1;
         ok(unsafe { ncclCommGetAsyncError(comm, &mut state) });
-        if state != IN_PROGRESS || begin.elapsed() > Duration::from_secs(5) {
+        if state != IN_PROGRESS || begin.elapsed() > time {
             return state;
         }
         std::thread::sleep(Duration::from_micros(200));
@@ -112,6 +116,13 @@ impl Rank {
         self.settle(unsafe {
             ncclBroadcast(send, receive, count, INT32, root as c_int, self.comm, self.stream)
         })
+    }
+
+    /// Has all ranks know one another, as they do from their first call on.
+    pub fn connect(&self) {
+        let memory = alloc(4);
+        ok(self.broadcast(memory, memory, 1, 0));
+        sync(self.stream);
     }
 
     pub fn destroy(&self) {

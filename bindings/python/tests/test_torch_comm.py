@@ -1,0 +1,144 @@
+"""torch.distributed's groups as communicators: processes over Gloo."""
+
+import os
+import time
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import xqkv
+
+torch = pytest.importorskip("torch")
+import torch.distributed as dist  # noqa: E402
+import torch.multiprocessing as processes  # noqa: E402
+from xqkv import torch_comm  # noqa: E402
+
+
+def in_ranks(body, rank_count, *arguments):
+    """Runs body(rank, ...) in as many processes, each a rank of Gloo's."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        processes.spawn(_rank, (body, rank_count, folder + "/store", arguments), nprocs=rank_count)
+
+
+def _rank(rank, body, rank_count, store, arguments):
+    timeout = timedelta(seconds=20)
+    dist.init_process_group("gloo", f"file://{store}", timeout, world_size=rank_count, rank=rank)
+    body(rank, rank_count, *arguments)
+    dist.destroy_process_group()
+
+
+def memory_of(array):
+    return xqkv.Memory(array.ctypes.data, array.nbytes)
+
+
+def finished(collectives):
+    while collectives.poll() is not None:
+        time.sleep(0.001)
+
+
+def move(rank, rank_count):
+    collectives = torch_comm.GroupCollectives(dist.group.WORLD)
+    counts = [(5 * peer) % 7 for peer in range(rank_count)]
+    ends = np.cumsum([0, *counts])
+    buffer = np.full(ends[-1] + 3, 99, np.uint8)
+    buffer[ends[rank] : ends[rank + 1]] = rank
+    collectives.all_gather(memory_of(buffer[: ends[-1]]), counts, 0)
+    finished(collectives)
+    assert buffer.tolist() == [peer for peer in range(rank_count) for _ in range(counts[peer])] + [99] * 3
+
+    buffer = np.full(3, rank, np.uint8)
+    collectives.broadcast(memory_of(buffer), rank_count - 1, 0)
+    finished(collectives)
+    assert buffer.tolist() == [rank_count - 1] * 3
+    exchange(rank, rank_count, collectives)
+
+
+def exchange(rank, rank_count, collectives):
+    """Every rank sends two messages to the next, and the last sends nothing to the first."""
+    sent = [np.full(rank + 1, rank, np.uint8), np.full(2, 100 + rank, np.uint8)]
+    received = [np.full(rank, 99, np.uint8), np.full(2, 99, np.uint8)]
+    messages = []
+    if rank > 0:
+        messages += [xqkv.Message(memory_of(one), rank - 1, False) for one in received]
+    if rank + 1 < rank_count:
+        messages += [xqkv.Message(memory_of(one), rank + 1, True) for one in sent]
+    collectives.exchange(messages, 0)
+    finished(collectives)
+    if rank > 0:
+        assert received[0].tolist() == [rank - 1] * rank and received[1].tolist() == [99 + rank] * 2
+
+
+@pytest.mark.parametrize("rank_count", [1, 2, 3])
+def test_bytes_of_uneven_parts_reach_every_rank(rank_count):
+    in_ranks(move, rank_count)
+
+
+def lose_a_peer(rank, _):
+    if rank == 1:
+        os._exit(0)
+    time.sleep(0.3)
+    collectives = torch_comm.GroupCollectives(dist.group.WORLD)
+    buffer = np.full(4, 99, np.uint8)
+    with pytest.raises(ConnectionError):
+        collectives.broadcast(memory_of(buffer), 1, 0)
+        finished(collectives)
+    collectives.abort()
+    assert collectives.poll() is None and buffer.tolist() == [99] * 4
+    os._exit(0)
+
+
+def test_a_rank_that_is_gone_is_a_lost_connection():
+    in_ranks(lose_a_peer, 2)
+
+
+def wait_too_long(rank, _):
+    group = dist.new_group(timeout=timedelta(milliseconds=300))
+    if rank == 0:
+        collectives = torch_comm.GroupCollectives(group)
+        collectives.broadcast(memory_of(np.zeros(4, np.uint8)), 1, 0)
+        assert collectives.poll() == 1
+        with pytest.raises(TimeoutError):
+            finished(collectives)
+    dist.barrier()
+
+
+def test_a_rank_that_does_not_come_is_a_timeout_of_the_groups():
+    in_ranks(wait_too_long, 2)
+
+
+def forget_a_transfer(rank, _):
+    collectives = torch_comm.GroupCollectives(dist.new_group())
+    buffer = np.full(4, rank, np.uint8)
+    if rank == 0:
+        collectives.broadcast(memory_of(buffer), 1, 0)
+        collectives.abort()
+    dist.barrier()
+    if rank == 1:
+        collectives.broadcast(memory_of(buffer), 1, 0)
+        finished(collectives)
+    dist.barrier()
+    assert buffer.tolist() == [rank] * 4
+
+
+def test_nothing_is_written_after_an_abort():
+    in_ranks(forget_a_transfer, 2)
+
+
+def tell(rank, rank_count):
+    with torch_comm.of_group(deadline_ms=100) as comm:
+        assert (comm.kind, comm.rank, comm.rank_count) == (xqkv.CommKind.COLLECTIVES, rank, rank_count)
+        comm.poll()
+    part = dist.new_group([1])
+    if rank == 0:
+        with pytest.raises(ValueError, match="no such group"):
+            torch_comm.of_group(part)
+    else:
+        with torch_comm.of_group(part) as comm:
+            assert (comm.rank, comm.rank_count) == (0, 1)
+    assert xqkv.handle_count() == 0
+
+
+def test_a_groups_communicator_has_the_groups_ranks():
+    in_ranks(tell, 2)
