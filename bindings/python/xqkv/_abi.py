@@ -349,6 +349,12 @@ class xqkv_forward(ctypes.Structure):
     ]
 
 
+class xqkv_unique_id(ctypes.Structure):
+    _fields_ = [
+        ("bytes", ctypes.c_uint8 * 128),
+    ]
+
+
 class xqkv_plan_options(ctypes.Structure):
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
@@ -438,58 +444,4 @@ class xqkv_tensor(ctypes.Structure):
 
 # Each function's result and arguments.
 PROTOTYPES = {
-    "xqkv_handle_count": (ctypes.c_int64, []),
-    "xqkv_checkpoint_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_checkpoint), ctypes.c_size_t]),
-    "xqkv_checkpoint_report": (ctypes.c_int32, [ctypes.POINTER(xqkv_checkpoint), ctypes.POINTER(xqkv_spec), ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_collectives_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_collectives), ctypes.c_size_t]),
-    "xqkv_comm_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.c_size_t]),
-    "xqkv_comm_info_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_info), ctypes.c_size_t]),
-    "xqkv_comm_create_alone": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_comm_create_threads": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_comm_create_collectives": (ctypes.c_int32, [ctypes.POINTER(xqkv_comm_options), ctypes.POINTER(xqkv_collectives), ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_comm_get_info": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_comm_info), ctypes.POINTER(xqkv_error)]),
-    "xqkv_comm_poll": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_comm_abort": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_comm_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_context_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_context_options), ctypes.c_size_t]),
-    "xqkv_context_info_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_context_info), ctypes.c_size_t]),
-    "xqkv_context_create": (ctypes.c_int32, [ctypes.POINTER(xqkv_context_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_context_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_context_get_info": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_context_info), ctypes.POINTER(xqkv_error)]),
-    "xqkv_context_reclaim": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_dtype_bytes": (ctypes.c_int64, [ctypes.c_int32]),
-    "xqkv_dtype_name": (ctypes.c_char_p, [ctypes.c_int32]),
-    "xqkv_forward_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_forward), ctypes.c_size_t]),
-    "xqkv_plan_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_plan_options), ctypes.c_size_t]),
-    "xqkv_workspace_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_workspace), ctypes.c_size_t]),
-    "xqkv_plan_create": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_forward), ctypes.POINTER(xqkv_plan_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_plan_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_plan_get_workspace": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_workspace), ctypes.POINTER(xqkv_error)]),
-    "xqkv_projection_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_projection_options), ctypes.c_size_t]),
-    "xqkv_projection_options_balance": (ctypes.c_int32, [ctypes.POINTER(xqkv_projection_options), ctypes.POINTER(xqkv_spec), ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(xqkv_error)]),
-    "xqkv_projection_create": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_spec), ctypes.POINTER(xqkv_projection_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_projection_set_comm": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_projection_destroy": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_projection_get_shard": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_shard), ctypes.POINTER(xqkv_error)]),
-    "xqkv_projection_get_weights_version": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_projection_forward": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_forward), ctypes.POINTER(xqkv_stats), ctypes.POINTER(xqkv_error)]),
-    "xqkv_shard_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_shard), ctypes.c_size_t]),
-    "xqkv_spec_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_spec), ctypes.c_size_t]),
-    "xqkv_spec_check": (ctypes.c_int32, [ctypes.POINTER(xqkv_spec), ctypes.POINTER(xqkv_error)]),
-    "xqkv_spec_cut": (ctypes.c_int32, [ctypes.POINTER(xqkv_spec), ctypes.POINTER(xqkv_projection_options), ctypes.POINTER(xqkv_shard), ctypes.POINTER(xqkv_error)]),
-    "xqkv_spec_read_checkpoint": (ctypes.c_int32, [ctypes.POINTER(xqkv_spec), ctypes.POINTER(xqkv_checkpoint), ctypes.POINTER(xqkv_error)]),
-    "xqkv_stats_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_stats), ctypes.c_size_t]),
-    "xqkv_status_name": (ctypes.c_char_p, [ctypes.c_int32]),
-    "xqkv_status_effect": (ctypes.c_int32, [ctypes.c_int32]),
-    "xqkv_tensor_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_tensor), ctypes.c_size_t]),
-    "xqkv_update_begin": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_update_put": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(xqkv_tensor), ctypes.POINTER(xqkv_error)]),
-    "xqkv_update_clear": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(xqkv_error)]),
-    "xqkv_update_read_checkpoint": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_checkpoint), ctypes.POINTER(xqkv_error)]),
-    "xqkv_update_get_commit_bytes": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_update_commit": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_update_abandon": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
-    "xqkv_version_number": (ctypes.c_int32, []),
-    "xqkv_version_string": (ctypes.c_char_p, []),
-    "xqkv_version_abi": (ctypes.c_int32, []),
 }
