@@ -95,8 +95,8 @@ def generated() -> str:
         for kind, field in fields:
             array = re.match(r"(\w+)\[(\d+)\]", field)
             # As c_char, bytes would end at their first zero.
-            text = "ctypes.c_uint8" if "uint8_t" in kind else "ctypes.c_char"
-            one = text if array else ctype(kind, names)
+            element = "ctypes.c_uint8" if "uint8_t" in kind else "ctypes.c_char"
+            one = element if array else ctype(kind, names)
             field, one = (array.group(1), f"{one} * {array.group(2)}") if array else (field, one)
             lines.append(f'        ("{field}", {one}),')
         lines += ["    ]", ""]
