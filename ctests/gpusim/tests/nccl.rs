@@ -116,6 +116,25 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
     clean();
 }
 
+#[test]
+fn launches_of_one_communicator_keep_their_order_on_whatever_streams() {
+    let _sim = machine();
+    each_rank(2, |rank| {
+        let (memory, side) = (upload(&[rank.rank as i32; 4]), stream(1));
+        for _ in 0..20 {
+            ok(rank.broadcast(memory, memory, 1, 0));
+            let gathered =
+                unsafe { ncclBroadcast(memory + 4, memory + 4, 2, INT32, 0, rank.comm, side) };
+            ok(rank.settle(gathered));
+            let streams = if rank.rank == 0 { [side, rank.stream] } else { [rank.stream, side] };
+            streams.into_iter().for_each(sync);
+        }
+        assert_eq!(download(memory, 4), [0, 0, 0, rank.rank as i32]);
+        rank.destroy();
+    });
+    clean();
+}
+
 /// NCCL connects ranks when they first have to do with one another, and a call waits for that.
 #[test]
 fn the_first_call_is_in_progress_until_those_whom_it_concerns_have_called() {
