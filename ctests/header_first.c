@@ -42,6 +42,40 @@ SIZE(xqkv_error, 512);
 AT(xqkv_error, status, 0);
 AT(xqkv_error, message, 4);
 
+SIZE(xqkv_message, 32);
+AT(xqkv_message, data, 0);
+AT(xqkv_message, bytes, 8);
+AT(xqkv_message, peer, 16);
+AT(xqkv_message, is_sent, 24);
+AT(xqkv_message, reserved, 28);
+
+SIZE(xqkv_unique_id, 128);
+AT(xqkv_unique_id, bytes, 0);
+
+SIZE(xqkv_collectives, 56);
+AT(xqkv_collectives, struct_size, 0);
+AT(xqkv_collectives, reserved, 4);
+AT(xqkv_collectives, all_gather, 8);
+AT(xqkv_collectives, broadcast, 16);
+AT(xqkv_collectives, exchange, 24);
+AT(xqkv_collectives, poll, 32);
+AT(xqkv_collectives, abort, 40);
+AT(xqkv_collectives, user, 48);
+
+SIZE(xqkv_comm_options, 16);
+AT(xqkv_comm_options, struct_size, 0);
+AT(xqkv_comm_options, flags, 4);
+AT(xqkv_comm_options, deadline_ms, 8);
+
+SIZE(xqkv_comm_info, 40);
+AT(xqkv_comm_info, struct_size, 0);
+AT(xqkv_comm_info, kind, 4);
+AT(xqkv_comm_info, rank, 8);
+AT(xqkv_comm_info, rank_count, 16);
+AT(xqkv_comm_info, transfers, 24);
+AT(xqkv_comm_info, is_poisoned, 32);
+AT(xqkv_comm_info, nccl_version, 36);
+
 SIZE(xqkv_context_options, 96);
 AT(xqkv_context_options, struct_size, 0);
 AT(xqkv_context_options, backend, 4);
@@ -94,7 +128,7 @@ AT(xqkv_view, quantization_scale, 80);
 AT(xqkv_view, dtype, 88);
 AT(xqkv_view, accumulate, 92);
 
-SIZE(xqkv_forward, 456);
+SIZE(xqkv_forward, 472);
 AT(xqkv_forward, struct_size, 0);
 AT(xqkv_forward, flags, 4);
 AT(xqkv_forward, layer, 8);
@@ -110,6 +144,8 @@ AT(xqkv_forward, workspace_bytes, 424);
 AT(xqkv_forward, plan, 432);
 AT(xqkv_forward, wait_event, 440);
 AT(xqkv_forward, signal_event, 448);
+AT(xqkv_forward, encoder_rank_rows, 456);
+AT(xqkv_forward, chunk_rows, 464);
 
 SIZE(xqkv_projection_options, 88);
 AT(xqkv_projection_options, struct_size, 0);
@@ -151,13 +187,15 @@ AT(xqkv_workspace, minimum_bytes, 8);
 AT(xqkv_workspace, recommended_bytes, 16);
 AT(xqkv_workspace, alignment_bytes, 24);
 
-SIZE(xqkv_stats, 48);
+SIZE(xqkv_stats, 64);
 AT(xqkv_stats, struct_size, 0);
 AT(xqkv_stats, multiply_adds, 8);
 AT(xqkv_stats, padding_multiply_adds, 16);
 AT(xqkv_stats, matmuls, 24);
 AT(xqkv_stats, weights_version, 32);
 AT(xqkv_stats, plans_made, 40);
+AT(xqkv_stats, transfers, 48);
+AT(xqkv_stats, received_bytes, 56);
 
 SIZE(xqkv_tensor, 96);
 AT(xqkv_tensor, struct_size, 0);

@@ -48,6 +48,57 @@ static int use_error(void) {
         + (sizeof plain.message == 0);
 }
 
+static int use_message(void) {
+    xqkv_message plain;
+    return 0
+        + (sizeof plain.data == 0)
+        + (sizeof plain.bytes == 0)
+        + (sizeof plain.peer == 0)
+        + (sizeof plain.is_sent == 0)
+        + (sizeof plain.reserved == 0);
+}
+
+static int use_unique_id(void) {
+    xqkv_unique_id plain;
+    return sizeof plain.bytes == 0;
+}
+
+static int use_collectives(void) {
+    xqkv_collectives plain;
+    if (xqkv_collectives_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.reserved == 0)
+        + (sizeof plain.all_gather == 0)
+        + (sizeof plain.broadcast == 0)
+        + (sizeof plain.exchange == 0)
+        + (sizeof plain.poll == 0)
+        + (sizeof plain.abort == 0)
+        + (sizeof plain.user == 0);
+}
+
+static int use_comm_options(void) {
+    xqkv_comm_options plain;
+    if (xqkv_comm_options_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.flags == 0)
+        + (sizeof plain.deadline_ms == 0);
+}
+
+static int use_comm_info(void) {
+    xqkv_comm_info plain;
+    if (xqkv_comm_info_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
+    return 0
+        + (sizeof plain.struct_size == 0)
+        + (sizeof plain.kind == 0)
+        + (sizeof plain.rank == 0)
+        + (sizeof plain.rank_count == 0)
+        + (sizeof plain.transfers == 0)
+        + (sizeof plain.is_poisoned == 0)
+        + (sizeof plain.nccl_version == 0);
+}
+
 static int use_context_options(void) {
     xqkv_context_options plain;
     if (xqkv_context_options_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
@@ -132,7 +183,9 @@ static int use_forward(void) {
         + (sizeof plain.workspace_bytes == 0)
         + (sizeof plain.plan == 0)
         + (sizeof plain.wait_event == 0)
-        + (sizeof plain.signal_event == 0);
+        + (sizeof plain.signal_event == 0)
+        + (sizeof plain.encoder_rank_rows == 0)
+        + (sizeof plain.chunk_rows == 0);
 }
 
 static int use_projection_options(void) {
@@ -200,7 +253,9 @@ static int use_stats(void) {
         + (sizeof plain.padding_multiply_adds == 0)
         + (sizeof plain.matmuls == 0)
         + (sizeof plain.weights_version == 0)
-        + (sizeof plain.plans_made == 0);
+        + (sizeof plain.plans_made == 0)
+        + (sizeof plain.transfers == 0)
+        + (sizeof plain.received_bytes == 0);
 }
 
 static int use_tensor(void) {
@@ -231,6 +286,11 @@ int header_second(void) {
     bad += use_checkpoint();
     bad += use_spec();
     bad += use_error();
+    bad += use_message();
+    bad += use_unique_id();
+    bad += use_collectives();
+    bad += use_comm_options();
+    bad += use_comm_info();
     bad += use_context_options();
     bad += use_context_info();
     bad += use_input();
@@ -280,6 +340,10 @@ int header_second(void) {
     bad += XQKV_STATUS_CHECKPOINT_MISMATCH != 506;
     bad += XQKV_STATUS_DEVICE_FAILED != 601;
     bad += XQKV_STATUS_CALLBACK_FAILED != 602;
+    bad += XQKV_STATUS_MISMATCH != 701;
+    bad += XQKV_STATUS_PEER_LOST != 702;
+    bad += XQKV_STATUS_TIMED_OUT != 703;
+    bad += XQKV_STATUS_COMM_POISONED != 704;
     bad += XQKV_STATUS_PANIC != 901;
     bad += XQKV_EFFECT_NONE != 1;
     bad += XQKV_EFFECT_OUTPUTS_UNDEFINED != 2;
@@ -316,7 +380,16 @@ int header_second(void) {
     bad += XQKV_SPLIT_QUERY != 2;
     bad += XQKV_PROJECTION_FLAG_TENSOR_FLOAT != 1;
     bad += XQKV_PROJECTION_FLAG_BATCH_INVARIANT != 2;
+    bad += XQKV_PROJECTION_FLAG_SHARE_REPLICAS != 4;
     bad += XQKV_PLAN_FLAG_TIMED != 1;
+    bad += XQKV_FORWARD_FLAG_GATHER_QUERY != 1;
+    bad += XQKV_FORWARD_FLAG_GATHER_KEY_VALUE != 2;
+    bad += XQKV_COMM_KIND_ALONE != 1;
+    bad += XQKV_COMM_KIND_THREADS != 2;
+    bad += XQKV_COMM_KIND_NCCL != 3;
+    bad += XQKV_COMM_KIND_COLLECTIVES != 4;
+    bad += XQKV_COMM_FLAG_CHECK_CALLS != 1;
+    bad += XQKV_COMM_FLAG_WATCHDOG != 2;
     bad += XQKV_PART_QUERY != 1;
     bad += XQKV_PART_KEY != 2;
     bad += XQKV_PART_VALUE != 3;

@@ -13,6 +13,8 @@ pub mod backend;
 pub mod capi;
 /// This rank's seat among the ranks.
 pub mod comm;
+/// What communicators ask of devices.
+pub mod device;
 /// Element types.
 pub mod dtype;
 /// Statuses and messages.
@@ -31,6 +33,8 @@ pub mod shard;
 pub mod spec;
 /// What a backend counts.
 pub mod stats;
+/// Threads of our own.
+pub mod thread;
 /// Memory that is read and written, checked.
 pub mod view;
 /// From tensors and checkpoints to what a commit applies.

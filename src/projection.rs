@@ -188,7 +188,7 @@ impl Projection {
         if call.is_empty() {
             return Ok(Done::nothing(version.number));
         }
-        let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
+        let weights = version.ensure_ready(&self.spec, &self.shard, call)?;
         let job = self.job(call, weights);
         job.ensure_addable()?;
         // SAFETY: passed on; the call was checked, and all it needs is loaded.
@@ -212,7 +212,7 @@ impl Projection {
         }
         call.ensure_disjoint()?;
         let version = self.current.read();
-        let weights = version.ensure_ready(&self.spec, self.shard.layers.begin, call)?;
+        let weights = version.ensure_ready(&self.spec, &self.shard, call)?;
         let job = self.job(call, weights);
         job.ensure_addable()?;
         self.make_plan(call, &job, options)

@@ -15,6 +15,10 @@ type Stats struct {
 	WeightsVersion int64
 	// PlansMade counts plans that were made because none was given.
 	PlansMade int64
+	// Transfers counts those between ranks that the call started.
+	Transfers int64
+	// ReceivedBytes came from other ranks by them.
+	ReceivedBytes int64
 }
 
 var blankStats = func() (plain C.xqkv_stats) {
@@ -29,5 +33,7 @@ func statsOf(plain *C.xqkv_stats) Stats {
 		Matmuls:             int64(plain.matmuls),
 		WeightsVersion:      int64(plain.weights_version),
 		PlansMade:           int64(plain.plans_made),
+		Transfers:           int64(plain.transfers),
+		ReceivedBytes:       int64(plain.received_bytes),
 	}
 }

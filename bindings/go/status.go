@@ -47,6 +47,10 @@ const (
 	StatusCheckpointMismatch      Status = C.XQKV_STATUS_CHECKPOINT_MISMATCH
 	StatusDeviceFailed            Status = C.XQKV_STATUS_DEVICE_FAILED
 	StatusCallbackFailed          Status = C.XQKV_STATUS_CALLBACK_FAILED
+	StatusMismatch                Status = C.XQKV_STATUS_MISMATCH
+	StatusPeerLost                Status = C.XQKV_STATUS_PEER_LOST
+	StatusTimedOut                Status = C.XQKV_STATUS_TIMED_OUT
+	StatusCommPoisoned            Status = C.XQKV_STATUS_COMM_POISONED
 	StatusPanic                   Status = C.XQKV_STATUS_PANIC
 )
 

@@ -94,7 +94,9 @@ def generated() -> str:
         lines += ["", f"class {name}(ctypes.Structure):", "    _fields_ = ["]
         for kind, field in fields:
             array = re.match(r"(\w+)\[(\d+)\]", field)
-            one = "ctypes.c_char" if array else ctype(kind, names)
+            # As c_char, bytes would end at their first zero.
+            element = "ctypes.c_uint8" if "uint8_t" in kind else "ctypes.c_char"
+            one = element if array else ctype(kind, names)
             field, one = (array.group(1), f"{one} * {array.group(2)}") if array else (field, one)
             lines.append(f'        ("{field}", {one}),')
         lines += ["    ]", ""]

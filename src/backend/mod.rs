@@ -10,6 +10,7 @@ mod host;
 pub use cuda::answers as cuda_answers;
 pub use host::{InstructionSet, run_part};
 
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
 use crate::log::Log;
@@ -55,6 +56,9 @@ pub trait Backend: Send + Sync {
 
     /// A way for transfers between ranks, with a board of so many bytes.
     fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error>;
+
+    /// The device as communicators see it.
+    fn device(&self) -> Result<Arc<dyn Device>, Error>;
 
     /// Puts staged results where a view has them; slots are checked before anything is written.
     ///

@@ -21,6 +21,7 @@ pub mod error;
 pub mod forward;
 pub mod input;
 pub mod log;
+pub mod nccl;
 pub mod parallel;
 pub mod plan;
 pub mod projection;

@@ -120,6 +120,10 @@ pub trait Medium: Send + Sync {
     /// its memory any more. Not for transfers on a stream.
     fn finish(&self, until: Deadline) -> Result<(), Failure>;
 
+    /// The call that started transfers returns: what it started and did not finish is taken back,
+    /// and others touch its memory no more.
+    fn leave(&self) {}
+
     /// Looks whether something failed, without waiting.
     fn poll(&self) -> Result<(), Failure>;
 
@@ -147,6 +151,12 @@ impl Deadline {
         self.end.saturating_duration_since(Instant::now())
     }
 
+    /// The time since it was set.
+    pub fn elapsed(&self) -> Duration {
+        let over = Instant::now().saturating_duration_since(self.end);
+        self.allowed.saturating_sub(self.left()) + over
+    }
+
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
         self.left().is_zero()
@@ -160,6 +170,8 @@ pub enum Failure {
     Lost(Vec<usize>, String),
     /// These ranks did not come in time; none if it is not known which.
     Late(Vec<usize>),
+    /// What was started does not come to its end in time, in the medium's own words.
+    Stuck(String),
     /// These ranks started something else than this one.
     Mismatched(Vec<usize>, String),
     /// The medium refused or broke, in its own words.

@@ -4,14 +4,19 @@
 mod alone;
 mod collectives;
 mod medium;
+mod nccl;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 pub use collectives::{Collectives, Progress};
 pub use medium::{Deadline, Failure, Kind, Medium, Message, Seat, Transfer};
+pub use nccl::{UniqueId, unique_id};
 
-use crate::error::{Error, Status, ensure};
+use crate::device::Device;
+use crate::error::{Error, Status};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -76,6 +81,30 @@ impl Comm {
         Self::new(Box::new(collectives::Engine::new(seat, collectives)), options)
     }
 
+    /// This rank of a group that NCCL makes; all ranks have the id. Waits for them.
+    pub fn nccl(
+        device: Arc<dyn Device>,
+        id: &UniqueId,
+        seat: Seat,
+        options: Options,
+    ) -> Result<Self, Error> {
+        Ok(Self::new(Box::new(nccl::Nccl::create(device, id, seat, options)?), options))
+    }
+
+    /// The rank that one of the engine's own communicators of NCCL is.
+    ///
+    /// # Safety
+    /// An ncclComm_t that stays alive for as long as this does.
+    pub unsafe fn adopt_nccl(
+        device: Arc<dyn Device>,
+        handle: usize,
+        options: Options,
+    ) -> Result<Self, Error> {
+        // SAFETY: passed on.
+        let medium = unsafe { nccl::Nccl::adopt(device, handle, options)? };
+        Ok(Self::new(Box::new(medium), options))
+    }
+
     /// This rank's seat.
     pub fn seat(&self) -> Seat {
         self.medium.seat()
@@ -121,13 +150,9 @@ impl Comm {
                 Err(TryLockError::Poisoned(guard)) => return Ok(self.turn_of(guard.into_inner())),
                 Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(50)),
             }
-            ensure!(
-                !until.is_over(),
-                TimedOut,
-                "another call of this rank has used the communicator for {} ms; one thread of a \
-                 rank may be in a call with transfers at a time",
-                until.allowed.as_millis()
-            );
+            if until.is_over() {
+                return Err(self.poison_with(self.occupied()));
+            }
         }
     }
 
@@ -156,11 +181,23 @@ impl Comm {
 
     /// Remembers the first failure and ends what is under way; gives the error for this one.
     fn poison(&self, operation: &str, failure: &Failure) -> Error {
-        let error = self.error(operation, failure);
+        self.poison_with(self.error(operation, failure))
+    }
+
+    fn poison_with(&self, error: Error) -> Error {
         if self.cause.set(error.clone()).is_ok() {
             self.medium.abort();
         }
         error
+    }
+
+    fn occupied(&self) -> Error {
+        let message = format!(
+            "another call of this rank has used the communicator for {} ms; one thread of a rank \
+             may be in a call with transfers at a time",
+            self.options.deadline.as_millis()
+        );
+        Error::new(Status::TimedOut, message)
     }
 
     fn error(&self, operation: &str, failure: &Failure) -> Error {
@@ -182,6 +219,7 @@ impl Comm {
                 Status::PeerLost,
                 format!("{here}: {} at something else: {words}", named(ranks, "is", "are")),
             ),
+            Failure::Stuck(words) => (Status::TimedOut, format!("{here}: {words}")),
             Failure::Broken(words) => (Status::PeerLost, format!("{here}: {words}")),
             Failure::Aborted => (Status::PeerLost, format!("{here}: the communicator was aborted")),
         };
@@ -243,6 +281,16 @@ impl Turn<'_> {
     /// When a wait that begins now must end.
     pub fn deadline(&self) -> Deadline {
         Deadline::after(self.comm.options.deadline)
+    }
+}
+
+impl Drop for Turn<'_> {
+    /// Also when the call panics: the others learn of it, and no memory of the call's is read after.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.comm.abort();
+        }
+        self.comm.medium.leave();
     }
 }
 

@@ -5,9 +5,9 @@
 //! rank 0   start: post 7    finish: copy from the posts 7 of ranks 1, 2; wait until both took ours
 //! ```
 //!
-//! A post stays until every rank has taken it, its own included. A rank that gives up takes its posts back, and
-//! waits for those that are copying from them at that moment, so that memory is never read after
-//! its rank's call has returned.
+//! A post stays until every rank has taken it, its own included. A rank that gives up takes its
+//! posts back, and waits for those that are copying from them at that moment, so that memory is
+//! never read after its rank's call has returned.
 
 use super::medium::{Deadline, Failure, Kind, Medium, Message, Seat, Transfer};
 use std::collections::VecDeque;
@@ -26,8 +26,13 @@ struct Board {
 
 struct State {
     ranks: Vec<Rank>,
-    /// The rank that ended all transfers, and whether it left.
-    end: Option<usize>,
+    end: Option<End>,
+}
+
+/// The rank that ended all transfers, and why.
+struct End {
+    rank: usize,
+    why: Failure,
 }
 
 #[derive(Default)]
@@ -92,8 +97,8 @@ impl Medium for Threads {
 
     fn finish(&self, until: Deadline) -> Result<(), Failure> {
         let done = self.take_all(until).and_then(|()| self.wait_until_taken(until));
-        if done.is_err() {
-            self.withdraw();
+        if let Err(why) = &done {
+            self.withdraw(why);
         }
         done
     }
@@ -103,11 +108,13 @@ impl Medium for Threads {
     }
 
     fn abort(&self) {
-        let mut state = self.board.lock();
-        state.end.get_or_insert(self.seat.rank);
-        self.board.changed.notify_all();
-        drop(state);
-        self.withdraw();
+        self.withdraw(&Failure::Aborted);
+    }
+
+    fn leave(&self) {
+        if self.board.lock().ranks[self.seat.rank].is_exposed() {
+            self.withdraw(&Failure::Aborted);
+        }
     }
 }
 
@@ -167,9 +174,9 @@ impl Threads {
     }
 
     /// Takes back what this rank posted, once nobody is reading it any more.
-    fn withdraw(&self) {
+    fn withdraw(&self, why: &Failure) {
         let mut state = self.board.lock();
-        state.end.get_or_insert(self.seat.rank);
+        state.end.get_or_insert_with(|| End { rank: self.seat.rank, why: why.clone() });
         state.ranks[self.seat.rank].posts.clear();
         self.board.changed.notify_all();
         while state.ranks[self.seat.rank].readers > 0 {
@@ -219,11 +226,7 @@ impl Board {
 
 impl State {
     fn ensure_going(&self, rank: usize) -> Result<(), Failure> {
-        match self.end {
-            None => Ok(()),
-            Some(end) if end == rank => Err(Failure::Aborted),
-            Some(end) => Err(Failure::Lost(vec![end], "it gave up or aborted".into())),
-        }
+        self.end.as_ref().map_or(Ok(()), |end| Err(end.to(rank)))
     }
 
     /// Who has not come as far as the post of this number.
@@ -240,7 +243,30 @@ impl State {
     }
 }
 
+impl End {
+    /// What another rank, or the same, is told: who was late or is gone, unless that is itself.
+    fn to(&self, rank: usize) -> Failure {
+        let gave_up = |words: &str| Failure::Lost(vec![self.rank], words.to_string());
+        match &self.why {
+            Failure::Late(ranks) | Failure::Lost(ranks, _) | Failure::Mismatched(ranks, _)
+                if !ranks.contains(&rank) =>
+            {
+                self.why.clone()
+            }
+            Failure::Late(_) => gave_up("it gave up waiting for this rank"),
+            Failure::Mismatched(_, words) => gave_up(&format!("it found that {words}")),
+            Failure::Aborted if self.rank == rank => Failure::Aborted,
+            _ => gave_up("it gave up or aborted"),
+        }
+    }
+}
+
 impl Rank {
+    /// Whether others may be reading this rank's memory, or begin to.
+    fn is_exposed(&self) -> bool {
+        !self.posts.is_empty() || self.readers > 0
+    }
+
     /// Posts that it ever made.
     fn count(&self) -> u64 {
         self.first + self.posts.len() as u64
@@ -296,7 +322,9 @@ impl Posted {
             (Posted::Exchange { messages }, Posted::Exchange { messages: theirs }) => {
                 exchanged(messages, theirs, rank, peer)
             }
-            _ => Err(format!("this rank starts {}, the other {}", self.words(), theirs.words())),
+            _ => {
+                Err(format!("rank {rank} starts {}, rank {peer} {}", self.words(), theirs.words()))
+            }
         }
     }
 
@@ -326,7 +354,7 @@ fn exchanged(
     if bytes(&received) != bytes(&sent) {
         let (expected, given) = (bytes(&received), bytes(&sent));
         return Err(format!(
-            "this rank expects messages of {expected:?} bytes, it sends {given:?}"
+            "rank {rank} expects messages of {expected:?} bytes, rank {peer} sends {given:?}"
         ));
     }
     let pairs = received.iter().zip(&sent);
@@ -342,6 +370,9 @@ impl Copy {
     /// # Safety
     /// Both places have so many bytes, and nobody writes the one or touches the other.
     unsafe fn run(&self) {
+        if self.bytes == 0 {
+            return; // the addresses of nothing may be 0
+        }
         let (from, to) = (self.from as *const u8, self.to as *mut u8);
         // SAFETY: the caller's promise.
         unsafe { std::ptr::copy_nonoverlapping(from, to, self.bytes) };

@@ -100,6 +100,10 @@ fn tell(
     const OPERATION: &str = "the agreement";
     let (wire, seat) = (&group.wire, turn.seat());
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    if wire.is_streamed() {
+        // What is written waits for the stream, which may wait for ranks that do not come.
+        wait(group, turn, OPERATION)?;
+    }
     wire.write(seat.rank * STATEMENT_BYTES, &bytes)?;
     let sizes = vec![STATEMENT_BYTES; seat.rank_count];
     let transfer = Transfer::AllGather { buffer: wire.board(), bytes: &sizes };

@@ -164,9 +164,9 @@ impl Projection {
         let call = together.call();
         call.ensure_disjoint()?;
         ensure_replaceable(call)?;
-        let weights = match call.is_empty() {
-            true => None,
-            false => Some(version.ensure_ready(&self.spec, self.shard.layers.begin, call)?),
+        let weights = match together.has_products() {
+            true => Some(version.ensure_ready(&self.spec, &self.shard, call)?),
+            false => None,
         };
         let (plans, plans_made) = self.plans_for(together, plan, weights)?;
         call.lane.ensure_workspace(together.needed_bytes(&plans))?;
@@ -242,9 +242,9 @@ impl Projection {
         let together = Together::new(self, &group, call, collective);
         call.ensure_disjoint()?;
         ensure_replaceable(call)?;
-        let weights = match call.is_empty() {
-            true => None,
-            false => Some(version.ensure_ready(&self.spec, self.shard.layers.begin, call)?),
+        let weights = match together.has_products() {
+            true => Some(version.ensure_ready(&self.spec, &self.shard, call)?),
+            false => None,
         };
         self.make_plan_together(&together, weights, options)
     }

@@ -101,6 +101,11 @@ impl<'a> Together<'a> {
             .trailing_zeros()
     }
 
+    /// Whether this rank projects anything.
+    pub(super) fn has_products(&self) -> bool {
+        self.parts.iter().any(|spread| !spread.own.is_empty())
+    }
+
     /// Bytes of the workspace that are divided before products get the rest.
     pub(super) fn staged_bytes(&self) -> usize {
         self.lane.workspace - self.call.lane.workspace

@@ -126,7 +126,7 @@ impl Version {
     pub(super) fn ensure_ready(
         &self,
         spec: &Spec,
-        first_layer: i64,
+        shard: &Shard,
         call: &Call,
     ) -> Result<&Weights, Error> {
         if let (true, Some(weights)) = (self.is_complete, &self.weights) {
@@ -134,8 +134,9 @@ impl Version {
         }
         let mut missing = Vec::new();
         for layer in call.layer..call.layer + call.layer_count {
-            for part in call.parts() {
-                let kinds = self.missing(spec, layer - first_layer, part);
+            // Of what this rank has no heads of, others have.
+            for part in call.parts().filter(|&part| shard.heads(part).count > 0) {
+                let kinds = self.missing(spec, layer - shard.layers.begin, part);
                 missing.extend(
                     kinds.map(|kind| format!("{} {} of layer {layer}", part.name(), kind.name())),
                 );

@@ -68,7 +68,7 @@ impl Elements {
     }
 }
 
-/// One layer's weights and biases as they are stored.
+/// A layer's weights and biases as they are stored; all layers have the same.
 pub struct Case {
     pub spec: Spec,
     weights: Parts<Elements>,
@@ -134,13 +134,15 @@ impl Case {
         let projection =
             Projection::new(backend.clone(), spec, shard, numerics, membership).unwrap();
         let mut update = projection.begin();
-        for part in Part::ALL {
+        let places = (0..self.spec.layer_count)
+            .flat_map(|layer| Part::ALL.into_iter().map(move |part| (layer, part)));
+        for (layer, part) in places {
             let columns = self.spec.inputs(part);
             let weight = &self.weights[part];
-            update.put(0, &[part], Kind::Weight, &source(weight, columns)).unwrap();
+            update.put(layer, &[part], Kind::Weight, &source(weight, columns)).unwrap();
             if self.spec.bias[part] {
                 let bias = Elements::rounded(&self.biases[part], Dtype::F32);
-                update.put(0, &[part], Kind::Bias, &source(&bias, 1)).unwrap();
+                update.put(layer, &[part], Kind::Bias, &source(&bias, 1)).unwrap();
             }
         }
         projection.commit(&update).unwrap();

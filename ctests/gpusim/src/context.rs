@@ -3,6 +3,7 @@
 use crate::machine::Machine;
 use crate::memory::Place;
 use crate::status::{CONTEXT_IS_DESTROYED, INVALID_CONTEXT, INVALID_DEVICE, Status};
+use crate::violation::violate;
 use std::cell::RefCell;
 use std::ffi::c_int;
 
@@ -70,6 +71,12 @@ impl Machine {
 
     /// Ends a context and all that belongs to it. Its work has run.
     pub fn destroy_context(&mut self, context: u64) {
+        for comm in self.comms.values().filter(|comm| comm.context == context) {
+            let (rank, device) = (comm.rank, comm.device);
+            violate(format!(
+                "rank {rank}'s communicator lives, and device {device}'s context ends"
+            ));
+        }
         self.contexts.remove(&context);
         self.streams.retain(|_, stream| stream.context != context);
         self.events.retain(|_, event| event.context != context);

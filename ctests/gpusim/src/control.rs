@@ -1,7 +1,8 @@
 //! The functions for tests, declared and described in gpusim.h, and the settings of the
 //! environment.
 
-use crate::machine::lock;
+use crate::machine::{Machine, lock};
+use crate::timeline::Wire;
 use crate::{context, fault, violation};
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
@@ -103,4 +104,92 @@ pub extern "C" fn gpusim_seed(seed: u64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn gpusim_drop_event_waits(on: c_int) {
     lock().drop_event_waits = on != 0;
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_collectives(rank: c_int) -> u64 {
+    count_collectives(&lock(), rank).0
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_collective_bytes(rank: c_int) -> u64 {
+    count_collectives(&lock(), rank).1
+}
+
+/// The calls and the bytes of the rank, or of all for a negative one.
+fn count_collectives(machine: &Machine, rank: c_int) -> (u64, u64) {
+    let of = |(one, _): &(&usize, &(u64, u64))| usize::try_from(rank).is_ok_and(|r| r != **one);
+    let counts = machine.collectives.iter().filter(|one| !of(one)).map(|(_, counts)| *counts);
+    counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_hangs() -> u64 {
+    lock().hangs.len() as u64
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_hang(index: u64) -> *const c_char {
+    lock().hangs.get(index as usize).map_or(ptr::null(), |text| text.as_ptr())
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_clear_hangs() {
+    lock().hangs.clear();
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_async_error(rank: c_int, result: c_int) {
+    for comm in lock().comms.values_mut() {
+        if rank < 0 || comm.rank == rank as usize {
+            comm.fail(result, "arranged to fail by itself".to_owned());
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_wire(latency_ns: u64, bytes_per_us: u64) {
+    lock().wire = Wire { latency_ns, bytes_per_us };
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_trace(on: c_int) {
+    lock().trace(on != 0);
+}
+
+/// `gpusim_traced` of gpusim.h.
+#[repr(C)]
+pub struct TracedEntry {
+    pub name: *const c_char,
+    pub stream: u64,
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub matmuls: u64,
+    pub bytes: u64,
+    pub device: c_int,
+    pub collective: c_int,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gpusim_traced(index: u64, entry: *mut TracedEntry) -> c_int {
+    let machine = lock();
+    let Some(found) = machine.timeline.entries.get(index as usize) else { return 0 };
+    let filled = TracedEntry {
+        name: found.name.as_ptr(),
+        stream: found.stream,
+        start_ns: found.start_ns,
+        end_ns: found.end_ns,
+        matmuls: found.matmuls,
+        bytes: found.bytes.unwrap_or(0),
+        device: found.device as c_int,
+        collective: c_int::from(found.bytes.is_some()),
+    };
+    // SAFETY: the caller's output, as the header asks.
+    unsafe { entry.write(filled) };
+    1
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn gpusim_exposed_ns(device: c_int) -> u64 {
+    usize::try_from(device).map_or(0, |device| lock().exposed_ns(device))
 }

@@ -12,6 +12,7 @@ pub enum Noun {
     Module = 0xC6,
     Function = 0xC7,
     Capture = 0xC8,
+    Comm = 0xC9,
 }
 
 impl Noun {

@@ -105,8 +105,13 @@ impl Machine {
     /// Submits work whose addresses are checked now, and notes what it touches.
     pub fn start(&mut self, stream: u64, after: &[Point], work: Work) -> Status<Point> {
         let context = self.streams.get(&stream).ok_or(INVALID_HANDLE)?.context;
-        let Work::Op(mut op) = work else {
-            return self.submit(stream, after, work).ok_or(INVALID_HANDLE);
+        self.disturb(stream);
+        let mut op = match work {
+            Work::Op(op) => op,
+            Work::Collective(launch) => return self.start_collective(stream, after, launch),
+            Work::Nothing | Work::Fault | Work::Host(_) => {
+                return self.submit(stream, after, work).ok_or(INVALID_HANDLE);
+            }
         };
         self.read_list(stream, after, &mut op);
         self.matmuls += op.matmuls;
@@ -116,12 +121,17 @@ impl Machine {
             false => Work::Fault,
         };
         let point = self.submit(stream, after, work).ok_or(INVALID_HANDLE)?;
+        self.touch_all(&op, &point);
+        Ok(point)
+    }
+
+    /// Notes what the op touches at its place.
+    pub fn touch_all(&mut self, op: &Op, point: &Point) {
         let touched: Vec<Access> =
             op.accesses.iter().flat_map(|access| self.pieces(access)).collect();
         for access in touched {
-            self.touch(&access, &op.name, &point);
+            self.touch(&access, &op.name, point);
         }
-        Ok(point)
     }
 
     /// Adds to the op what its list says. Where work that comes before is still to write the list,
@@ -157,7 +167,7 @@ impl Machine {
 
     /// Whether all accesses lie in memory that the context may touch. A copy that does not is
     /// refused, a kernel is launched and fails; both are violations.
-    fn check(&self, context: u64, op: &Op) -> Status<bool> {
+    pub fn check(&self, context: u64, op: &Op) -> Status<bool> {
         let mut good = true;
         let touched = op.accesses.iter().filter(|access| !access.is_empty());
         for access in touched.flat_map(|access| self.pieces(access)) {

@@ -1,5 +1,5 @@
-//! A simulated GPU: the driver and cuBLASLt functions that xqkv calls, on host memory, so that
-//! the real CUDA code path runs on any machine, from a seed.
+//! A simulated GPU: the driver, cuBLASLt and NCCL functions that xqkv calls, on host memory, so
+//! that the real CUDA code path runs on any machine, from a seed.
 
 /// The one simulated machine behind its lock, and what the two libraries need of it.
 pub mod machine;
@@ -18,6 +18,8 @@ pub mod race;
 pub mod schedule;
 /// Streams: what comes before what.
 pub mod stream;
+/// When work would run, on a made-up clock.
+pub mod timeline;
 /// Copies, and what they wait for.
 pub mod transfer;
 
@@ -51,5 +53,7 @@ pub mod violation;
 pub mod cublaslt;
 /// The driver's functions, `cu*`.
 pub mod driver;
+/// NCCL's functions, `nccl*`.
+pub mod nccl;
 /// Plain matrix products and number formats.
 pub mod reference;

@@ -8,13 +8,15 @@ pub use crate::fault::{Guard, enter};
 use crate::graph::{Exec, Graph};
 pub use crate::memory::Memory;
 use crate::module::{Entry, Module};
+use crate::nccl::comm::Comm;
 pub use crate::op::{Access, Kind, Op};
 use crate::race::History;
 use crate::status::{Status, number};
 use crate::stream::Stream;
+use crate::timeline::{Timeline, Wire};
 pub use crate::violation::violate;
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::ThreadId;
 
@@ -46,6 +48,14 @@ pub struct Machine {
     pub multiply_adds: u64,
     /// cuBLASLt handles that live; counted by that half.
     pub cublaslt_handles: i64,
+    pub comms: BTreeMap<u64, Comm>,
+    /// The calls on communicators that were launched by ranks of this process, and the bytes that
+    /// they received.
+    pub collectives: BTreeMap<usize, (u64, u64)>,
+    /// For whom ranks still waited when their communicators were aborted.
+    pub hangs: Vec<CString>,
+    pub timeline: Timeline,
+    pub wire: Wire,
 }
 
 static MACHINE: Mutex<Option<Machine>> = Mutex::new(None);
@@ -61,9 +71,9 @@ pub fn lock() -> Locked {
 pub struct Locked(MutexGuard<'static, Option<Machine>>);
 
 impl Locked {
-    /// Gives the lock up until the condition is signalled.
-    pub fn wait(self, condition: &std::sync::Condvar) {
-        drop(condition.wait(self.0));
+    /// Gives the lock up until the condition is signalled, or for that long.
+    pub fn wait(self, condition: &std::sync::Condvar, at_most: std::time::Duration) {
+        drop(condition.wait_timeout(self.0, at_most));
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Once;
 
 /// The kinds that `live` counts.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "allocations",
     "bytes",
     "streams",
@@ -18,6 +18,7 @@ const KINDS: [&str; 9] = [
     "modules",
     "cublaslt",
     "descriptors",
+    "comms",
 ];
 
 /// How many things of the kind live: made by the caller and not destroyed.
@@ -35,6 +36,7 @@ pub fn live(machine: &Machine, kind: &str) -> Option<i64> {
         "graphs" => machine.graphs.len() + machine.execs.len(),
         "modules" => machine.modules.len(),
         "descriptors" => crate::cublaslt::descriptor::live(),
+        "comms" => machine.comms.len(),
         "cublaslt" => return Some(machine.cublaslt_handles),
         _ => return None,
     };
@@ -64,13 +66,22 @@ fn line() -> String {
     let live =
         KINDS.iter().filter_map(|kind| Some(format!("\"{kind}\":{}", live(&machine, kind)?)));
     let violations = violation::all().into_iter().map(|text| quote(&text));
+    let (launched, received) = machine
+        .collectives
+        .values()
+        .fold((0, 0), |(calls, bytes), one| (calls + one.0, bytes + one.1));
+    let hangs = machine.hangs.iter().map(|text| quote(&text.to_string_lossy()));
+    let list = |texts: Vec<String>| texts.join(",");
     format!(
-        "{{\"calls\":{{{}}},\"matmuls\":{},\"multiply_adds\":{},\"violations\":[{}],\"live\":{{{}}}}}\n",
-        calls.collect::<Vec<_>>().join(","),
+        "{{\"calls\":{{{}}},\"matmuls\":{},\"multiply_adds\":{},\"collectives\":{launched},\
+         \"collective_bytes\":{received},\"hangs\":[{}],\"violations\":[{}],\
+         \"live\":{{{}}}}}\n",
+        list(calls.collect()),
         machine.matmuls,
         machine.multiply_adds,
-        violations.collect::<Vec<_>>().join(","),
-        live.collect::<Vec<_>>().join(","),
+        list(hangs.collect()),
+        list(violations.collect()),
+        list(live.collect()),
     )
 }
 

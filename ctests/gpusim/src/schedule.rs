@@ -2,12 +2,17 @@
 
 use crate::clock::Point;
 use crate::machine::{Machine, lock};
+use crate::nccl::launch::Launch;
 use crate::stream::{HostCall, Item, Work};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Condvar;
+use std::sync::{Arc, Condvar};
+use std::time::Duration;
 
-/// Told whenever a host function has returned.
+/// How long to wait for other processes before another look.
+const NAP: Duration = Duration::from_millis(1);
+
+/// Told whenever a host function has returned, or a rank has gone on.
 static PROGRESS: Condvar = Condvar::new();
 
 thread_local! {
@@ -18,7 +23,7 @@ pub enum Step {
     /// All that was waited for has run.
     Done,
     Ran,
-    /// What is needed waits for a host function.
+    /// What is needed waits for a host function, or for other ranks.
     Blocked,
 }
 
@@ -29,9 +34,14 @@ pub fn finish(points: &[Point]) {
         match machine.step(points) {
             Step::Done => return,
             Step::Ran => {}
-            Step::Blocked => machine.wait(&PROGRESS),
+            Step::Blocked => machine.wait(&PROGRESS, NAP),
         }
     }
+}
+
+/// Wakes those who wait for something that has gone on.
+pub fn progressed() {
+    PROGRESS.notify_all();
 }
 
 /// Whether the calling thread is in a host function, which may not call the driver.
@@ -46,7 +56,7 @@ fn call_host(stream: u64, call: HostCall) {
         // SAFETY: the caller of cuLaunchHostFunc promised that this can be called.
         unsafe { (call.function)(call.data as *mut _) };
         lock().complete(stream);
-        PROGRESS.notify_all();
+        progressed();
     });
 }
 
@@ -88,7 +98,12 @@ impl Machine {
                 continue;
             }
             let fresh = |item: &&Item| item.sequence > *known && item.sequence <= sequence;
-            open.extend(found.queue.iter().filter(fresh).flat_map(|item| item.after.clone()));
+            for item in found.queue.iter().filter(fresh) {
+                open.extend_from_slice(&item.after);
+                if let Work::Collective(launch) = &item.work {
+                    open.extend(self.demands(launch));
+                }
+            }
             *known = sequence;
         }
         needed.retain(|stream, sequence| !self.has_run(*stream, *sequence));
@@ -101,23 +116,53 @@ impl Machine {
             let next = found.completed + 1;
             found.queue.front().filter(|item| item.sequence == next)
         });
-        head.is_some_and(|item| item.after.iter().all(|(s, n)| self.has_run(*s, *n)))
+        head.is_some_and(|item| {
+            let may = match &item.work {
+                Work::Collective(launch) => self.may_fly(launch),
+                Work::Nothing | Work::Op(_) | Work::Fault | Work::Host(_) => true,
+            };
+            may && item.after.iter().all(|(s, n)| self.has_run(*s, *n))
+        })
     }
 
     fn run_head(&mut self, stream: u64) -> Step {
         let Some(found) = self.streams.get_mut(&stream) else { return Step::Ran };
         let context = found.context;
         let Some(item) = found.queue.pop_front() else { return Step::Ran };
-        match item.work {
+        let begin_ns = self.begin_ns(stream, &item);
+        if let Work::Collective(launch) = &item.work {
+            return self.run_collective(stream, launch.clone(), item, begin_ns);
+        }
+        self.note_run(stream, &item, begin_ns);
+        match &item.work {
             Work::Host(call) => {
-                call_host(stream, call);
+                call_host(stream, *call);
                 return Step::Ran;
             }
-            Work::Op(op) => self.run_op(context, &op),
+            Work::Op(op) => self.run_op(context, op),
             Work::Fault => self.break_context(context, crate::status::ILLEGAL_ADDRESS),
-            Work::Nothing => {}
+            Work::Nothing | Work::Collective(_) => {}
         }
         self.complete(stream);
+        Step::Ran
+    }
+
+    /// A launch that waits for others stays at the head.
+    fn run_collective(
+        &mut self,
+        stream: u64,
+        launch: Arc<Launch>,
+        item: Item,
+        begin_ns: u64,
+    ) -> Step {
+        let met_ns = self.met_ns(&launch).max(begin_ns);
+        if self.fly(&launch, (stream, item.sequence), begin_ns) {
+            self.note_run(stream, &item, met_ns);
+            self.complete(stream);
+        } else if let Some(found) = self.streams.get_mut(&stream) {
+            found.queue.push_front(item);
+        }
+        progressed();
         Step::Ran
     }
 

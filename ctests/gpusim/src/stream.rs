@@ -3,9 +3,11 @@
 
 use crate::clock::{Clock, Point};
 use crate::machine::Machine;
+use crate::nccl::launch::Launch;
 use crate::op::Op;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
+use std::sync::Arc;
 
 /// What the host calls from a stream: a function and its argument.
 #[derive(Clone, Copy)]
@@ -22,6 +24,8 @@ pub enum Work {
     /// An op that touches memory which it may not: it ends its context.
     Fault,
     Host(HostCall),
+    /// A rank's part in what several ranks do together.
+    Collective(Arc<Launch>),
 }
 
 pub struct Item {
@@ -52,6 +56,8 @@ pub struct Stream {
     pub queue: VecDeque<Item>,
     pub clock: Clock,
     pub finish_ns: u64,
+    /// When items ended that ran while a timeline was kept, by sequence.
+    pub ends: BTreeMap<u64, u64>,
     /// The capture that records the stream's work.
     pub capture: Option<u64>,
 }
@@ -67,6 +73,7 @@ impl Stream {
             queue: VecDeque::new(),
             clock: Clock::new(),
             finish_ns: 0,
+            ends: BTreeMap::new(),
             capture: None,
         }
     }
@@ -100,6 +107,7 @@ impl Machine {
     /// What the host waits for when it waits for the stream: for the legacy one, that is the
     /// blocking ones as well.
     pub fn host_points(&self, stream: u64) -> Vec<Point> {
+        self.disturb(stream);
         let legacy = self.streams.get(&stream).is_some_and(|found| found.role == Role::Legacy);
         let mut points = if legacy { self.implicit(stream) } else { Vec::new() };
         points.extend(self.tail(stream));
@@ -126,9 +134,11 @@ impl Machine {
             found.finish_ns = found.finish_ns.max(point.finish_ns);
         }
         found.clock.advance(stream, found.enqueued);
-        if let Work::Op(op) = &work {
-            found.finish_ns += op.cost_ns;
-        }
+        found.finish_ns += match &work {
+            Work::Op(op) => op.cost_ns,
+            Work::Collective(launch) => launch.op.cost_ns,
+            Work::Nothing | Work::Fault | Work::Host(_) => 0,
+        };
         let after = before.iter().map(|point| (point.stream, point.sequence)).collect();
         found.queue.push_back(Item { sequence: found.enqueued, after, work });
         self.tail(stream)

@@ -16,15 +16,15 @@ const GATHER: [u32; 2] = [256, 1];
 const STORE: [u32; 2] = [32, 8];
 
 /// The parameter of xqkv_store, as its source has it: staged, destination, slots, norm_weight;
-/// rows, slot_count, heads, width, strides of row, head and width, group_rows, group_stride;
-/// scale, epsilon; dtype, round_dtype, accumulate.
+/// rows, first_row, slot_count, heads, width, strides of staged row, row, head and width,
+/// group_rows, group_stride; scale, epsilon; staged_dtype, dtype, round_dtype, accumulate.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct Store {
     addresses: [u64; 4],
-    numbers: [i64; 9],
+    numbers: [i64; 11],
     factors: [f32; 2],
-    modes: [i32; 3],
+    modes: [i32; 4],
 }
 
 /// The parameter of xqkv_gather_rows: source, list, staged; rows, buffer_rows, width, row_stride,
@@ -226,6 +226,9 @@ fn the_source_gathers_as_the_simulated_kernel_does() {
     }
 }
 
+/// Places of a view beyond the staged rows'.
+const SPARE: i64 = 3;
+
 /// One shape in one view: strides of row, head and width, group_rows and group_stride.
 fn stores_agree(run: Run, random: &mut Random, shape: [i64; 3], view: [i64; 5]) {
     let [rows, heads, width] = shape;
@@ -235,20 +238,28 @@ fn stores_agree(run: Run, random: &mut Random, shape: [i64; 3], view: [i64; 5]) 
             .flat_map(|dtype| [(dtype, false), (dtype, true)])
     {
         let size = if dtype == 1 { 4 } else { 2 };
-        let (count, has_slots) = ((rows * heads * width) as usize, random.next().is_multiple_of(2));
-        let slot = |row: i64| if row % 4 == 3 { -1 - row } else { rows - row };
-        let slots = (0..rows).flat_map(|row| slot(row).to_ne_bytes());
+        let (first_row, has_slots) = (random.next() as i64 % 3, random.next().is_multiple_of(2));
+        let pitch = heads * width + random.next() as i64 % 3;
+        let staged_dtype = (random.next() % 3) as i32 + 1;
+        let slot = |row: i64| if row % 4 == 3 { -1 - row } else { rows + SPARE - 1 - row };
+        let slots = (0..first_row + rows).flat_map(|row| slot(row).to_ne_bytes());
         let slots = slots.take(if has_slots { usize::MAX } else { 0 }).collect();
-        let staged = if normed { random.small(count) } else { random.values(count) };
+        let staged = match (staged_dtype, normed) {
+            (1, true) => random.small((rows * pitch) as usize),
+            (1, false) => random.values((rows * pitch) as usize),
+            _ => random.bytes((rows * pitch * 2) as usize),
+        };
         let weight = random.small(if normed { width as usize } else { 0 });
-        let groups = if view[3] == 0 { 0 } else { (rows + 1) / view[3] };
-        let places = if view[3] == 0 { rows + 1 } else { view[3] };
+        let groups = if view[3] == 0 { 0 } else { (rows + SPARE) / view[3] };
+        let places = if view[3] == 0 { rows + SPARE } else { view[3] };
         let last = groups * view[4] + places * view[0] + heads * view[1] + width * view[2];
         let view_bytes = random.bytes(((last + 1) * size) as usize);
         let buffers = [staged, view_bytes, slots, weight];
-        let accumulate = (random.next() % 2) as i32;
-        let modes = [dtype, (random.next() % 4) as i32, accumulate];
-        let numbers = [rows, rows + 1, heads, width, view[0], view[1], view[2], view[3], view[4]];
+        let modes = [staged_dtype, dtype, (random.next() % 4) as i32, (random.next() % 2) as i32];
+        let [row, head, lane, group_rows, group] = view;
+        let strides = [pitch, row, head, lane, group_rows, group];
+        let mut numbers = [rows, first_row, rows + SPARE, heads, width, 0, 0, 0, 0, 0, 0];
+        numbers[5..].copy_from_slice(&strides);
         let call = Store { addresses: [0; 4], numbers, factors: [0.75, 1e-6], modes };
         agree(run, call, &buffers, 1, is_nan, size as usize);
     }
@@ -261,7 +272,7 @@ fn the_source_stores_as_the_simulated_kernel_does() {
     let mut random = Random(2);
     for shape in [[1, 1, 1], [33, 2, 64], [40, 3, 33], [5, 2, 200], [2, 1, 1024]] {
         let [rows, heads, width] = shape;
-        let places = rows + 1;
+        let places = rows + SPARE;
         for view in [
             [heads * width, width, 1, 0, 0],
             [width, places * width, 1, 0, 0],

@@ -16,14 +16,14 @@ const PTX: &str = include_str!("../../../src/backend/cuda/kernels/xqkv.ptx");
 #[derive(Clone, Copy)]
 struct Store {
     addresses: [u64; 4],
-    /// rows, slot_count, heads, width
-    shape: [i64; 4],
-    /// row, head, width
-    strides: [i64; 3],
+    /// rows, first_row, slot_count, heads, width
+    shape: [i64; 5],
+    /// staged row, row, head, width
+    strides: [i64; 4],
     group: [i64; 2],
     factors: [f32; 2],
-    /// dtype, round_dtype, accumulate
-    modes: [i32; 3],
+    /// staged_dtype, dtype, round_dtype, accumulate
+    modes: [i32; 4],
 }
 
 /// The parameter of xqkv_gather_rows.
@@ -76,11 +76,11 @@ fn put(address: u64, values: &[i64]) {
 fn small(slots: u64) -> Store {
     Store {
         addresses: [alloc(32), alloc(128), slots, 0],
-        shape: [2, 8, 1, 4],
-        strides: [4, 4, 1],
+        shape: [2, 0, 8, 1, 4],
+        strides: [4, 4, 4, 1],
         group: [0, 0],
         factors: [1.0, 0.0],
-        modes: [1, 0, 0],
+        modes: [1, 1, 0, 0],
     }
 }
 
@@ -116,7 +116,7 @@ fn a_store_leaves_what_lies_between_its_lanes_to_others() {
     let _sim = sim();
     let (first, second) = (stream(1), stream(1));
     // Lanes two elements apart, in groups of one row ten apart.
-    let call = Store { strides: [9, 9, 2], group: [1, 10], ..small(0) };
+    let call = Store { strides: [4, 9, 9, 2], group: [1, 10], ..small(0) };
     ok(store(first, &call));
     for between in [1, 3, 5, 7, 8, 9, 11, 17] {
         fill(second, call.addresses[1] + between * 4, 0, 4);
@@ -163,7 +163,7 @@ fn a_place_outside_of_the_memory_is_found() {
     ok(store(side, &call));
     sync(side);
     clean();
-    call.shape[1] = 9;
+    call.shape[2] = 9;
     ok(store(side, &call));
     violated("out of bounds");
     assert_eq!(unsafe { cuStreamSynchronize(side) }, ILLEGAL_ADDRESS);
@@ -200,11 +200,14 @@ fn a_launch_that_a_device_would_run_to_somebodys_harm_is_refused() {
     refused(&|call| call.addresses[2] += 4, "slots is");
     refused(&|call| call.addresses[3] += 2, "norm_weight is");
     refused(&|call| call.shape[0] = -1, "rows is -1");
-    refused(&|call| call.shape[3] = 0, "width is 0");
-    refused(&|call| call.strides[0] = -4, "row_stride is -4");
-    refused(&|call| call.modes[0] = 4, "dtype is 4");
-    refused(&|call| call.modes[1] = -1, "round_dtype is -1");
-    refused(&|call| call.modes[2] = 2, "accumulate is 2");
+    refused(&|call| call.shape[4] = 0, "width is 0");
+    refused(&|call| call.shape[1] = -1, "first_row is -1");
+    refused(&|call| call.strides[0] = -4, "staged_row_stride is -4");
+    refused(&|call| call.strides[1] = -4, "row_stride is -4");
+    refused(&|call| call.modes[0] = 0, "staged_dtype is 0");
+    refused(&|call| call.modes[1] = 4, "dtype is 4");
+    refused(&|call| call.modes[2] = -1, "round_dtype is -1");
+    refused(&|call| call.modes[3] = 2, "accumulate is 2");
     let mut call = picked(list(&[0, 1]));
     call.numbers[4] = 3;
     assert_eq!(gather(side, &call), INVALID_VALUE);
@@ -229,10 +232,10 @@ fn a_block_of_another_shape_is_refused() {
 #[test]
 fn a_parameter_of_another_size_is_refused() {
     let _sim = sim();
-    let short = PTX.replace("xqkv_store_param_0[128]", "xqkv_store_param_0[120]");
+    let short = PTX.replace("xqkv_store_param_0[144]", "xqkv_store_param_0[136]");
     let store = function(&short, c"xqkv_store");
     assert_eq!(launch(store, [32, 8], stream(1), &small(0)), INVALID_VALUE);
-    violated("parameters of [120] bytes, not of [128]");
+    violated("parameters of [136] bytes, not of [144]");
 }
 
 #[test]

@@ -34,6 +34,7 @@ function_table! {
         copy_on_device = c"cuMemcpyDtoDAsync_v2" (u64, u64, usize, Handle);
         stream_create = c"cuStreamCreate" (*mut Handle, c_uint);
         stream_destroy = c"cuStreamDestroy_v2" (Handle);
+        stream_query = c"cuStreamQuery" (Handle);
         stream_synchronize = c"cuStreamSynchronize" (Handle);
         stream_wait_event = c"cuStreamWaitEvent" (Handle, Handle, c_uint);
         stream_is_capturing = c"cuStreamIsCapturing" (Handle, *mut c_int);

@@ -7,6 +7,7 @@ mod tests;
 
 use super::driver::{Driver, Handle};
 use crate::error::Error;
+use crate::view::{Indices, View};
 use std::ffi::{CStr, c_uint, c_void};
 use std::ptr::{from_ref, null, null_mut};
 
@@ -38,30 +39,35 @@ pub(super) struct Gather {
     pub(super) element_bytes: i64,
 }
 
-/// Writes `staged[rows, heads, width]` of f32, which has the bias, and without a norm the scale, to
-/// element (row r, head h, lane d) of a view, at
+/// Writes `staged[rows, heads, width]`, which has the bias, and without a norm the scale, to element
+/// (row r, head h, lane d) of a view, at
 ///
 /// ```text
 /// (p / group_rows) * group_stride + (p % group_rows) * row_stride
 ///     + h * head_stride + d * width_stride
 /// ```
 ///
-/// elements behind `destination`, where p is r, or `slots[r]`. All strides are those of a view:
+/// elements behind `destination`, where p is `first_row + r`, or its slot. All strides are those of a view:
 /// none is negative, and no element is written twice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Store {
     pub(super) staged: u64,
     pub(super) destination: u64,
-    /// An i64 for each row, or 0. A row whose slot is not in `0..slot_count` is left out.
+    /// An i64 for each of the view's rows, or 0. A row whose slot is not in `0..slot_count` is left
+    /// out.
     pub(super) slots: u64,
     /// An f32 for each lane, or 0. Each head is then divided by the root of its mean square plus
     /// `epsilon`, as 1 / sqrt in f32, and multiplied by these.
     pub(super) norm_weight: u64,
     pub(super) rows: i64,
+    /// Which of the view's rows the first one is.
+    pub(super) first_row: i64,
     pub(super) slot_count: i64,
     pub(super) heads: i64,
     pub(super) width: i64,
+    /// From one staged row to the next; heads are packed.
+    pub(super) staged_row_stride: i64,
     pub(super) row_stride: i64,
     pub(super) head_stride: i64,
     pub(super) width_stride: i64,
@@ -71,12 +77,44 @@ pub(super) struct Store {
     /// The last factor of what is written.
     pub(super) scale: f32,
     pub(super) epsilon: f32,
+    /// A `Dtype`, of what is staged.
+    pub(super) staged_dtype: i32,
     /// A `Dtype`, of the view.
     pub(super) dtype: i32,
     /// A `Dtype` that is rounded to between a norm's division and its weight, or 0.
     pub(super) round_dtype: i32,
     /// 1 adds to what is there, in f32, and rounds the sum.
     pub(super) accumulate: i32,
+}
+
+impl Store {
+    /// All of a layer of a view from packed rows of its dtype, as they are.
+    pub(super) fn whole(view: &View<'_>, layer: usize) -> Self {
+        let (shape, strides) = (view.shape(), view.strides());
+        Self {
+            staged: 0,
+            destination: view.address(layer) as u64,
+            slots: view.slots().map_or(0, |slots| slots.address() as u64),
+            norm_weight: 0,
+            rows: shape.rows,
+            first_row: 0,
+            slot_count: view.slots().map_or(0, Indices::bound),
+            heads: shape.heads,
+            width: shape.width,
+            staged_row_stride: shape.heads * shape.width,
+            row_stride: strides.row,
+            head_stride: strides.head,
+            width_stride: strides.width,
+            group_rows: view.group_rows().unwrap_or(0),
+            group_stride: strides.group,
+            scale: 1.0,
+            epsilon: 0.0,
+            staged_dtype: view.dtype() as i32,
+            dtype: view.dtype() as i32,
+            round_dtype: 0,
+            accumulate: view.accumulates().into(),
+        }
+    }
 }
 
 /// The kernels in a context. Nothing of them changes until they are unloaded.

@@ -6,13 +6,15 @@ use super::context::Context;
 use super::cublaslt::{Layout, Operation};
 use super::driver::Handle;
 use super::kernels::{Gather, Kernels, Store};
+use super::order;
 use super::plan::{Choice, DevicePlan, Prepared};
 use super::planner::{Matmul, Start};
+use super::shape::weight_place;
 use super::weights::{Bias, DeviceWeights};
 use crate::backend::{Job, MatrixForm, Side};
+use crate::dtype::Dtype;
 use crate::error::{Error, Status};
 use crate::stats::Counts;
-use crate::view::Indices;
 use cudarc::cublaslt::sys;
 use std::ffi::c_void;
 use std::ptr::{from_ref, null_mut};
@@ -52,7 +54,7 @@ impl<'a> Launch<'a> {
     /// As for [`crate::backend::Backend::run`]; our context is current.
     pub(super) unsafe fn run(&self) -> Result<Counts, Error> {
         let mut counts = Counts::default();
-        self.wait()?;
+        order::begin(self.context.driver, self.job.lane)?;
         for (number, side) in self.job.sides.iter().enumerate() {
             if let Some(side) = side {
                 // SAFETY: passed on.
@@ -60,7 +62,8 @@ impl<'a> Launch<'a> {
                 done.map_err(|error| after_launches(error, &counts))?;
             }
         }
-        self.signal().map_err(|error| after_launches(error, &counts))?;
+        let ended = order::end(self.context.driver, self.job.lane);
+        ended.map_err(|error| after_launches(error, &counts))?;
         Ok(counts)
     }
 
@@ -156,30 +159,18 @@ impl<'a> Launch<'a> {
     /// Writes staged results where they go.
     unsafe fn store(&self, side: &Side<'_>, start: &Start, staged: usize) -> Result<(), Error> {
         let Some(output) = &side.outputs[start.part] else { return Ok(()) };
-        let (view, shape, strides) = (output.view, output.view.shape(), output.view.strides());
         let form = &self.job.form.matrices[output.matrix];
         let norm = self.weights.norm(self.job.layer + start.layer, output.matrix, form);
         let rounds_first = form.norm.is_some_and(|norm| norm.rounds_first);
         let call = Store {
             staged: staged as u64,
-            destination: view.address(start.layer) as u64,
-            slots: view.slots().map_or(0, |slots| slots.address() as u64),
             norm_weight: norm.unwrap_or(0) as u64,
-            rows: shape.rows,
-            slot_count: view.slots().map_or(0, Indices::bound),
-            heads: shape.heads,
-            width: shape.width,
-            row_stride: strides.row,
-            head_stride: strides.head,
-            width_stride: strides.width,
-            group_rows: view.group_rows().unwrap_or(0),
-            group_stride: strides.group,
             // Without a norm the matmul has scaled already.
             scale: if form.norm.is_some() { form.scale } else { 1.0 },
             epsilon: form.norm.map_or(0.0, |norm| norm.epsilon),
-            dtype: view.dtype() as i32,
+            staged_dtype: Dtype::F32 as i32,
             round_dtype: if rounds_first { self.job.form.dtype as i32 } else { 0 },
-            accumulate: view.accumulates().into(),
+            ..Store::whole(output.view, start.layer)
         };
         // SAFETY: passed on; what is staged is as large as the view's rows.
         unsafe { self.kernels()?.store(&call, self.job.lane.stream as Handle) }
@@ -206,9 +197,9 @@ impl<'a> Launch<'a> {
     }
 
     fn weight_address(&self, side: &Side<'_>, start: &Start) -> Result<usize, Error> {
-        let matrix = side.outputs[start.part].as_ref().map_or(0, |output| output.matrix);
-        let layer = self.job.layer + start.layer;
-        let place = self.weights.place(layer * self.job.form.matrices.len() + matrix)?;
+        let output = side.outputs[start.part].as_ref();
+        let output = output.ok_or_else(|| Error::new(Status::Panic, "a start of no output"))?;
+        let place = weight_place(self.job, output, self.weights, start.layer)?;
         Ok(place.address + start.weight as usize * self.job.form.dtype.bytes())
     }
 
@@ -216,34 +207,6 @@ impl<'a> Launch<'a> {
     fn form(&self, side: &Side<'_>) -> &MatrixForm {
         let matrix = side.outputs().next().map_or(0, |output| output.matrix);
         &self.job.form.matrices[matrix]
-    }
-
-    fn wait(&self) -> Result<(), Error> {
-        let (driver, lane) = (self.context.driver, self.job.lane);
-        if lane.wait_event == 0 {
-            return Ok(());
-        }
-        // SAFETY: the engine's own stream and event.
-        let status = unsafe {
-            (driver.functions.stream_wait_event)(
-                lane.stream as Handle,
-                lane.wait_event as Handle,
-                0,
-            )
-        };
-        driver.check("cuStreamWaitEvent", status)
-    }
-
-    fn signal(&self) -> Result<(), Error> {
-        let (driver, lane) = (self.context.driver, self.job.lane);
-        if lane.signal_event == 0 {
-            return Ok(());
-        }
-        // SAFETY: as above.
-        let status = unsafe {
-            (driver.functions.event_record)(lane.signal_event as Handle, lane.stream as Handle)
-        };
-        driver.check("cuEventRecord", status)
     }
 }
 

@@ -3,28 +3,34 @@
 
 mod context;
 mod cublaslt;
+mod device;
 mod driver;
 mod kernels;
 mod launch;
 mod memory;
+mod order;
 mod plan;
 mod planner;
 mod pointer;
+mod scatter;
 mod scratch;
 mod shape;
 mod timing;
 mod weights;
+mod wire;
 
 use super::{
     Allocator, Backend, Block, Info, Job, Lane, Memory, Plan, PlanOptions, Side, Stock, Weights,
     Wire,
 };
+use crate::device::Device;
 use crate::error::{Error, Status, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
 use crate::view::{Indices, View};
 use context::Context;
 use cudarc::driver::sys;
+use device::CudaDevice;
 use driver::Handle;
 use launch::Launch;
 use memory::Heap;
@@ -34,6 +40,7 @@ use std::ffi::c_int;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use weights::DeviceWeights;
+use wire::CudaWire;
 
 /// One CUDA device.
 pub(super) struct Cuda {
@@ -180,18 +187,29 @@ impl Backend for Cuda {
         unsafe { launch.run() }
     }
 
-    fn wire(&self, _board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
-        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+    fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
+        let _entered = self.context().enter()?;
+        let open = || CudaWire::open(&self.heap, board_bytes);
+        let wire = self.context().beside_captures(open)?;
+        Ok(Arc::new(wire))
+    }
+
+    fn device(&self) -> Result<Arc<dyn Device>, Error> {
+        Ok(Arc::new(CudaDevice::new(&self.heap)?))
     }
 
     unsafe fn scatter(
         &self,
-        _blocks: &[Block],
-        _view: &View<'_>,
+        blocks: &[Block],
+        view: &View<'_>,
         _name: &str,
-        _lane: &Lane,
+        lane: &Lane,
     ) -> Result<(), Error> {
-        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+        let _entered = self.context().enter()?;
+        let stream = lane.stream as Handle;
+        // SAFETY: passed on. The kernel leaves out slots that the view does not have.
+        let scatter = |block| unsafe { scatter::scatter(self.context(), block, view, stream) };
+        blocks.iter().try_for_each(scatter)
     }
 
     fn ensure_memory(&self, memory: Memory, address: usize, name: &str) -> Result<(), Error> {

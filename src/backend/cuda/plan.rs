@@ -9,7 +9,7 @@ use super::scratch::Scratch;
 use super::shape::{relation, side_shape};
 use super::timing::Timer;
 use super::weights::{Arrangement, DeviceWeights};
-use crate::backend::{Info, Job, PlanOptions, Side};
+use crate::backend::{Columns, Info, Job, PlanOptions, Side, WORKSPACE_ALIGNMENT};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use cudarc::cublaslt::sys;
@@ -29,6 +29,7 @@ pub(super) struct DevicePlan {
 /// One side's matmuls.
 pub(super) struct SidePlan {
     pub(super) shape: SideShape,
+    columns: [Option<Columns>; 2],
     pub(super) matmuls: Vec<Prepared>,
 }
 
@@ -87,6 +88,12 @@ impl DevicePlan {
             return Ok(());
         };
         let planned = planned.ok_or_else(|| mismatch("the side"))?;
+        ensure!(
+            columns(side) == planned.columns,
+            PlanMismatch,
+            "{}'s heads are not those that the plan was made for; make a plan for these",
+            side.name
+        );
         let given = relation(side);
         ensure!(
             self.lies_alike(planned, job, side, weights)?,
@@ -132,6 +139,11 @@ impl SidePlan {
     }
 }
 
+/// Which of its matrices' outputs a side has.
+fn columns(side: &Side<'_>) -> [Option<Columns>; 2] {
+    side.outputs.map(|output| output.map(|output| output.columns))
+}
+
 fn mismatch(what: &str) -> Error {
     Error::new(Status::PlanMismatch, format!("{what} was not planned; make a plan for this call"))
 }
@@ -159,7 +171,7 @@ impl Planner<'_> {
         let rows = side.rows.count() as usize;
         let prepare = |matmul| self.prepare((job, side, &shape), matmul, rows);
         let matmuls = matmuls(&shape).into_iter().map(prepare).collect::<Result<_, _>>()?;
-        Ok(SidePlan { shape, matmuls })
+        Ok(SidePlan { shape, columns: columns(side), matmuls })
     }
 
     /// Most scratch memory: NVIDIA's recommendation, unless the options say otherwise. Split sums
@@ -315,7 +327,8 @@ impl Planner<'_> {
         }
         let (weights, rows) =
             (matmul.weight_alignment_with(job.form.dtype), self.options.alignment);
-        let view = matmul.view_alignment_with(self.options.alignment);
+        let results = if matmul.is_staged { WORKSPACE_ALIGNMENT } else { self.options.alignment };
+        let view = matmul.view_alignment_with(results);
         for (attribute, alignment) in [
             (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, weights),
             (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, rows),

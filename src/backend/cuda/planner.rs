@@ -27,8 +27,9 @@ pub(super) struct SideShape {
     pub(super) has_list: bool,
     pub(super) layers: usize,
     pub(super) parts: [Option<PartShape>; 2],
-    /// Whether the second part's weights begin where the first one's end.
-    pub(super) is_stacked: bool,
+    /// Rows of weights from the first part's to the second's, where both are of one stack: as many
+    /// as the first has outputs, or more if it is some heads of its matrix.
+    pub(super) stack_rows: Option<i64>,
     /// Where the second part's view begins, from the first one's.
     pub(super) relation: Relation,
 }
@@ -183,7 +184,7 @@ impl SideShape {
     /// Whether all but the rows' and views' own addresses are alike.
     pub(super) fn same_layout(&self, other: &SideShape) -> bool {
         let facts = |side: &SideShape| {
-            (side.inputs, side.row_stride, side.has_list, side.layers, side.is_stacked)
+            (side.inputs, side.row_stride, side.has_list, side.layers, side.stack_rows)
         };
         facts(self) == facts(other) && self.parts == other.parts
     }
@@ -192,9 +193,7 @@ impl SideShape {
 /// The matmuls of a side.
 pub(super) fn matmuls(side: &SideShape) -> Vec<Matmul> {
     match &side.parts {
-        [Some(first), Some(second)] if side.is_stacked && may_share(first, second) => {
-            shared(side, first, second)
-        }
+        [Some(first), Some(second)] if may_share(first, second) => shared(side, first, second),
         parts => each_alone(side, parts),
     }
 }
@@ -212,13 +211,14 @@ fn may_share(first: &PartShape, second: &PartShape) -> bool {
 
 /// Both parts by the same matmuls where their views allow it.
 fn shared(side: &SideShape, first: &PartShape, second: &PartShape) -> Vec<Matmul> {
-    let Relation::Behind(distance) = side.relation else {
+    let (Relation::Behind(distance), Some(stack_rows)) = (side.relation, side.stack_rows) else {
         return each_alone(side, &side.parts);
     };
     let strides_agree = has_same_strides(first, second, side.layers);
     let has_bias = first.has_bias || second.has_bias;
     let outputs = first.outputs() + second.outputs();
-    if strides_agree && first.is_run() && second.is_run() && distance == first.outputs() as i64 {
+    let continues = [distance, stack_rows] == [first.outputs() as i64; 2];
+    if strides_agree && first.is_run() && second.is_run() && continues {
         let axes = layer_axis(side, first).into_iter().flatten();
         let mut both = with_axes(first, outputs, has_bias, axes);
         both.needs = Needs::Exactly(side.relation);
@@ -227,11 +227,10 @@ fn shared(side: &SideShape, first: &PartShape, second: &PartShape) -> Vec<Matmul
     if !strides_agree || (first.heads, first.width) != (second.heads, second.width) {
         return each_alone(side, &side.parts);
     }
-    let rows = first.outputs() as i64;
     let pair = Axis {
         count: 2,
-        weight: rows * first.weight_row_stride,
-        bias: rows,
+        weight: stack_rows * first.weight_row_stride,
+        bias: stack_rows,
         view: distance,
         kind: Kind::Pair,
     };

@@ -28,7 +28,7 @@ pub(super) fn side_shape(
         has_list,
         layers: job.layer_count,
         parts,
-        is_stacked: are_stacked(job, side, weights)?,
+        stack_rows: stack_rows(job, side, weights)?,
         relation: relation(side),
     })
 }
@@ -44,7 +44,8 @@ fn part_shape(
     let before = job.form.matrices[..output.matrix].iter();
     let bias_offset =
         before.filter(|other| other.stack == matrix.stack).map(|m| m.outputs).sum::<usize>();
-    let (row_stride, layer_stride, alignment) = weight_strides(job, output.matrix, weights)?;
+    let (row_stride, layer_stride, alignment) = weight_strides(job, output, weights)?;
+    debug_assert_eq!(output.columns.count as i64, view.shape().heads * view.shape().width);
     let mut part = PartShape {
         heads: view.shape().heads as usize,
         width: view.shape().width as usize,
@@ -56,7 +57,7 @@ fn part_shape(
         dtype: view.dtype(),
         has_bias: matrix.has_bias,
         scale: matrix.scale,
-        bias_offset: bias_offset as i64,
+        bias_offset: (bias_offset + output.columns.begin) as i64,
         bias_layer_stride: 0,
         weight_row_stride: row_stride,
         weight_layer_stride: layer_stride,
@@ -99,10 +100,10 @@ fn ensure_dtypes(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<
 /// far apart, and what all addresses are a multiple of.
 fn weight_strides(
     job: &Job<'_>,
-    matrix: usize,
+    output: &Output<'_>,
     weights: &DeviceWeights,
 ) -> Result<(i64, Option<i64>, usize), Error> {
-    let place = |at| weights.place((job.layer + at) * job.form.matrices.len() + matrix);
+    let place = |at| weight_place(job, output, weights, at);
     let first = place(0)?;
     let step = if job.layer_count > 1 { address_step(first, place(1)?) } else { 0 };
     let (mut is_even, mut bits) = (step > 0 || job.layer_count == 1, first.address);
@@ -118,26 +119,44 @@ fn weight_strides(
     Ok((first.row_stride, layer_stride, 1 << bits.trailing_zeros().min(MOST_ALIGNMENT)))
 }
 
+/// Where the weights of an output's columns are, in the at-th layer of the job.
+pub(super) fn weight_place(
+    job: &Job<'_>,
+    output: &Output<'_>,
+    weights: &DeviceWeights,
+    at: usize,
+) -> Result<Borrowed, Error> {
+    let matrices = job.form.matrices.len();
+    let whole = weights.place((job.layer + at) * matrices + output.matrix)?;
+    let before = output.columns.begin * whole.row_stride as usize;
+    Ok(Borrowed { address: whole.address + before * job.form.dtype.bytes(), ..whole })
+}
+
 fn address_step(from: Borrowed, to: Borrowed) -> i64 {
     (to.address as i64).wrapping_sub(from.address as i64)
 }
 
-/// Whether in every layer the second matrix continues the first.
-fn are_stacked(job: &Job<'_>, side: &Side<'_>, weights: &DeviceWeights) -> Result<bool, Error> {
+/// Rows of weights from the first output's to the second's if the second matrix continues the first
+/// in every layer, as the biases do then.
+fn stack_rows(
+    job: &Job<'_>,
+    side: &Side<'_>,
+    weights: &DeviceWeights,
+) -> Result<Option<i64>, Error> {
     let [Some(first), Some(second)] = side.outputs else {
-        return Ok(false);
+        return Ok(None);
     };
-    for layer in job.layer..job.layer + job.layer_count {
-        let count = job.form.matrices.len();
-        let upper = weights.place(layer * count + first.matrix)?;
-        let lower = weights.place(layer * count + second.matrix)?;
-        let rows = job.form.matrices[first.matrix].outputs as i64;
+    let outputs = job.form.matrices[first.matrix].outputs;
+    let rows = (outputs - first.columns.begin + second.columns.begin) as i64;
+    for at in 0..job.layer_count {
+        let upper = weight_place(job, &first, weights, at)?;
+        let lower = weight_place(job, &second, weights, at)?;
         let bytes = rows * upper.row_stride * job.form.dtype.bytes() as i64;
         if upper.row_stride != lower.row_stride || address_step(upper, lower) != bytes {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    Ok(true)
+    Ok(Some(rows))
 }
 
 /// How a side's views lie to each other.

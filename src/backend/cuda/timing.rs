@@ -6,6 +6,7 @@ use super::launch::{Filled, Places};
 use super::memory::{Block, Heap};
 use super::plan::{Choice, Prepared};
 use super::planner::SideShape;
+use super::shape::weight_place;
 use super::weights::DeviceWeights;
 use crate::backend::{Job, Side};
 use crate::dtype::Dtype;
@@ -43,9 +44,10 @@ impl<'a> Timer<'a> {
         // A matmul of the second part alone must not read the first one's matrix, which may be
         // smaller.
         let part = prepared.matmul.starts.first().map_or(0, |start| start.part);
-        let matrix = side.outputs[part].map_or(0, |output| output.matrix);
-        let place = weights.place(job.layer * job.form.matrices.len() + matrix)?;
-        let bias = weights.bias(job.form.matrices[matrix].stack, prepared.matmul.dtype);
+        let output = side.outputs[part].as_ref();
+        let output = output.ok_or_else(|| Error::new(Status::Panic, "a start of no output"))?;
+        let place = weight_place(job, output, weights, 0)?;
+        let bias = weights.bias(job.form.matrices[output.matrix].stack, prepared.matmul.dtype);
         let mut timer = Timer {
             heap,
             scratch: Vec::new(),

@@ -47,6 +47,9 @@ pub(super) struct Gemm<'a> {
     element_bytes: usize,
     widen: Widen,
     matrix: &'a PackedMatrix,
+    /// Those of the matrix's panels that are multiplied with.
+    panels: Range<usize>,
+    outputs: usize,
     kernels: Kernels,
     store: Store<'a>,
 }
@@ -82,6 +85,8 @@ impl<'a> Gemm<'a> {
             element_bytes,
             widen: with_element!(rows.dtype(), E => widen::<E>),
             matrix,
+            panels: matrix.panels_of(product.output.columns),
+            outputs: product.output.columns.count,
             kernels: instruction_set.kernels(matrix.dtype),
             store: Store::new(product),
         }
@@ -92,7 +97,7 @@ impl<'a> Gemm<'a> {
     }
 
     pub(super) fn task_count(&self) -> usize {
-        self.row_tasks() * self.matrix.panel_count().div_ceil(self.task_panels())
+        self.row_tasks() * self.panels.len().div_ceil(self.task_panels())
     }
 
     fn task_panels(&self) -> usize {
@@ -100,7 +105,7 @@ impl<'a> Gemm<'a> {
     }
 
     pub(super) fn multiply_adds(&self) -> usize {
-        self.rows.count().saturating_mul(self.matrix.outputs).saturating_mul(self.matrix.inputs)
+        self.rows.count().saturating_mul(self.outputs).saturating_mul(self.matrix.inputs)
     }
 
     /// Runs one of the product's tasks.
@@ -109,8 +114,8 @@ impl<'a> Gemm<'a> {
     /// As for [`crate::backend::Backend::run`].
     pub(super) unsafe fn run_task(&self, index: usize) -> Tally {
         let mut tally = Tally::default();
-        let rows = nth(index % self.row_tasks(), TASK_ROWS, self.rows.count());
-        let panels = nth(index / self.row_tasks(), self.task_panels(), self.matrix.panel_count());
+        let rows = nth(index % self.row_tasks(), TASK_ROWS, 0..self.rows.count());
+        let panels = nth(index / self.row_tasks(), self.task_panels(), self.panels.clone());
         let run_rows = match self.store.has_norm() {
             false => Self::run_rows::<TASK_PANELS>,
             true => Self::run_rows::<HEAD_PANELS>,
@@ -188,8 +193,9 @@ impl Tally {
 }
 
 /// The n-th stretch of a length, the last of which may be shorter.
-fn nth(index: usize, length: usize, whole: usize) -> Range<usize> {
-    index * length..whole.min((index + 1) * length)
+fn nth(index: usize, length: usize, whole: Range<usize>) -> Range<usize> {
+    let begin = whole.start + index * length;
+    begin..whole.end.min(begin + length)
 }
 
 /// # Safety

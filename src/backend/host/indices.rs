@@ -1,16 +1,19 @@
 //! Row lists and slots, which the host can see: refused before anything is written if they break
 //! their promise.
 
-use crate::backend::Job;
+use crate::backend::{Job, Lane};
 use crate::error::{Error, ensure};
 use crate::view::{Indices, View};
 
 /// Scratch memory that a job takes for its check of slots.
 pub(super) fn scratch_bytes(job: &Job<'_>) -> usize {
     let outputs = job.sides.iter().flatten().flat_map(|side| side.outputs());
-    let slotted = outputs.filter(|output| output.view.slots().is_some());
-    let rows = slotted.map(|output| output.view.shape().rows as usize);
-    rows.max().unwrap_or(0) * size_of::<i64>()
+    outputs.map(|output| view_scratch_bytes(output.view)).max().unwrap_or(0)
+}
+
+/// Scratch memory that a view takes for the check of its slots.
+fn view_scratch_bytes(view: &View<'_>) -> usize {
+    view.slots().map_or(0, |_| view.shape().rows as usize * size_of::<i64>())
 }
 
 /// Refuses a job whose row lists or slots break their promise.
@@ -31,6 +34,21 @@ pub(super) unsafe fn ensure_indices(job: &Job<'_>) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+/// Refuses a view whose slots break their promise, with the lane's workspace to check them in.
+///
+/// # Safety
+/// The slots can be read and the workspace written.
+pub(super) unsafe fn ensure_view_slots(
+    name: &str,
+    view: &View<'_>,
+    lane: &Lane,
+) -> Result<(), Error> {
+    lane.ensure_workspace(view_scratch_bytes(view))?;
+    let scratch = std::ptr::with_exposed_provenance_mut(lane.workspace);
+    // SAFETY: passed on; the workspace is large enough.
+    unsafe { ensure_slots(name, view, scratch) }
 }
 
 /// Refuses a row that the buffer does not have.

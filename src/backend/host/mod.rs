@@ -11,8 +11,10 @@ mod pool;
 mod products;
 mod rounding;
 mod rows;
+mod scatter;
 mod store;
 mod threads;
+mod wire;
 
 pub use engine::run_part;
 pub use kernel::InstructionSet;
@@ -21,6 +23,7 @@ use super::{
     Backend, Block, Content, Info, Job, Lane, MatrixForm, Memory, ParallelFor, Plan, PlanOptions,
     Stock, VectorSource, WeightSource, Weights, Wire,
 };
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
@@ -30,6 +33,7 @@ use pack::PackedMatrix;
 use products::Products;
 use std::sync::Arc;
 use threads::Threads;
+use wire::HostWire;
 
 /// Some threads and the instructions they use.
 pub(super) struct Host {
@@ -129,18 +133,29 @@ impl Backend for Host {
         unsafe { products.run(&self.threads) }
     }
 
-    fn wire(&self, _board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
-        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+    fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
+        Ok(Arc::new(HostWire::new(board_bytes)))
+    }
+
+    fn device(&self) -> Result<Arc<dyn Device>, Error> {
+        let message = "context is of the host, and NCCL moves the memory of CUDA devices; pass a \
+                       context of XQKV_BACKEND_CUDA, or use xqkv_comm_create_threads or \
+                       xqkv_comm_create_collectives";
+        Err(Error::new(Status::InvalidArgument, message))
     }
 
     unsafe fn scatter(
         &self,
-        _blocks: &[Block],
-        _view: &View<'_>,
-        _name: &str,
-        _lane: &Lane,
+        blocks: &[Block],
+        view: &View<'_>,
+        name: &str,
+        lane: &Lane,
     ) -> Result<(), Error> {
-        Err(Error::new(Status::NotSupported, "this backend has no transfers yet"))
+        // SAFETY: passed on.
+        unsafe { indices::ensure_view_slots(name, view, lane) }?;
+        // SAFETY: passed on; the slots were just checked.
+        blocks.iter().for_each(|block| unsafe { scatter::scatter(block, view) });
+        Ok(())
     }
 
     fn ensure_memory(&self, memory: Memory, _: usize, name: &str) -> Result<(), Error> {

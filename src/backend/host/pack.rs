@@ -5,10 +5,11 @@
 //! packed[panel][k][lane] = matrix[first output of the panel + lane][k], and 0 beyond the last
 //! ```
 //!
-//! Panels run through all outputs, or begin anew with each head where a norm takes heads whole.
+//! Panels run through all outputs, or begin anew with each head where a norm takes heads whole or a
+//! job may run some of them.
 
 use super::kernel::LANES;
-use crate::backend::MatrixForm;
+use crate::backend::{Columns, MatrixForm};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -18,7 +19,6 @@ use std::ptr::NonNull;
 /// A packed matrix.
 pub(super) struct PackedMatrix {
     pub(super) dtype: Dtype,
-    pub(super) outputs: usize,
     pub(super) inputs: usize,
     runs: Runs,
     panels: AlignedBytes,
@@ -33,7 +33,8 @@ struct Runs {
 
 impl Runs {
     fn of(form: &MatrixForm) -> Self {
-        let outputs = form.norm.map_or(form.outputs, |norm| norm.width);
+        let uncut = if form.cut_width == 0 { form.outputs } else { form.cut_width };
+        let outputs = form.norm.map_or(uncut, |norm| norm.width);
         Self { count: form.outputs.checked_div(outputs).unwrap_or(0), outputs }
     }
 
@@ -45,14 +46,14 @@ impl Runs {
 impl PackedMatrix {
     /// Copies a packed matrix of this form into panels.
     pub(super) fn pack(form: &MatrixForm, dtype: Dtype, bytes: &[u8]) -> Result<Self, Error> {
-        let &MatrixForm { outputs, inputs, .. } = form;
+        let inputs = form.inputs;
         let length = Self::bytes_of(form, dtype).ok_or_else(|| out_of_memory(usize::MAX))?;
         let (runs, mut panels) = (Runs::of(form), AlignedBytes::zeroed(length)?);
         match dtype.bytes() {
             2 => interleave::<2>(bytes, inputs, runs, panels.as_mut_slice()),
             _ => interleave::<4>(bytes, inputs, runs, panels.as_mut_slice()),
         }
-        Ok(Self { dtype, outputs, inputs, runs, panels })
+        Ok(Self { dtype, inputs, runs, panels })
     }
 
     /// Bytes of the panels, or None if there are too many to count.
@@ -62,9 +63,13 @@ impl PackedMatrix {
         panel_count.checked_mul(LANES * dtype.bytes())?.checked_mul(form.inputs)
     }
 
-    /// Panels, of which the last of each run may be padded.
-    pub(super) fn panel_count(&self) -> usize {
-        self.runs.count * self.runs.panels_each()
+    /// The panels of these columns, which are whole runs; the last of each run may be padded.
+    pub(super) fn panels_of(&self, columns: Columns) -> Range<usize> {
+        let panels = |outputs: usize| {
+            debug_assert!(outputs.is_multiple_of(self.runs.outputs), "{columns:?} cut a run");
+            outputs / self.runs.outputs * self.runs.panels_each()
+        };
+        panels(columns.begin)..panels(columns.begin + columns.count)
     }
 
     /// Panels of a run.
@@ -150,28 +155,36 @@ mod tests {
         (output * 100 + k) as f32
     }
 
-    fn packed(outputs: usize, inputs: usize, head: Option<usize>) -> PackedMatrix {
-        let rows = (0..outputs).flat_map(|output| (0..inputs).map(move |k| element(output, k)));
-        let bytes: Vec<u8> = rows.flat_map(f32::to_ne_bytes).collect();
-        let norm = head.map(|width| NormForm { width, epsilon: 1.0, rounds_first: false });
-        let form = MatrixForm {
+    const INPUTS: usize = 5;
+
+    fn form(outputs: usize) -> MatrixForm {
+        MatrixForm {
             outputs,
-            inputs,
+            inputs: INPUTS,
             scale: 1.0,
             has_bias: false,
-            norm,
+            norm: None,
             cut_width: 0,
             stack: 0,
-        };
-        PackedMatrix::pack(&form, Dtype::F32, &bytes).unwrap()
+        }
     }
 
-    /// Each lane is its output's row, and the others are zero.
-    fn check(packed: &PackedMatrix) {
-        for panel in 0..packed.panel_count() {
+    fn packed(form: &MatrixForm) -> PackedMatrix {
+        let rows =
+            (0..form.outputs).flat_map(|output| (0..INPUTS).map(move |k| element(output, k)));
+        let bytes: Vec<u8> = rows.flat_map(f32::to_ne_bytes).collect();
+        PackedMatrix::pack(form, Dtype::F32, &bytes).unwrap()
+    }
+
+    fn panels(packed: &PackedMatrix, begin: usize, count: usize) -> Range<usize> {
+        packed.panels_of(Columns { begin, count })
+    }
+
+    /// Each lane of so many panels is its output's row, and the others are zero.
+    fn check(packed: &PackedMatrix, panel_count: usize) {
+        for panel in 0..panel_count {
             let outputs = packed.outputs_of(panel);
-            for (k, lane) in (0..packed.inputs).flat_map(|k| (0..LANES).map(move |lane| (k, lane)))
-            {
+            for (k, lane) in (0..INPUTS).flat_map(|k| (0..LANES).map(move |lane| (k, lane))) {
                 let held = &packed.panel_at(panel, k)[lane * 4..][..4];
                 let output = outputs.start + lane;
                 let expected = if outputs.contains(&output) { element(output, k) } else { 0.0 };
@@ -182,17 +195,29 @@ mod tests {
 
     #[test]
     fn each_row_runs_down_its_lane_and_padding_is_zero() {
-        let packed = packed(LANES + 3, 5, None);
-        assert_eq!((packed.panel_count(), packed.outputs_of(1)), (2, LANES..LANES + 3));
-        check(&packed);
+        let packed = packed(&form(LANES + 3));
+        assert_eq!(panels(&packed, 0, LANES + 3), 0..2);
+        assert_eq!(packed.outputs_of(1), LANES..LANES + 3);
+        check(&packed, 2);
     }
 
     #[test]
     fn panels_begin_anew_with_each_head_that_is_normed() {
         let head = LANES + 3;
-        let packed = packed(3 * head, 5, Some(head));
-        assert_eq!((packed.panel_count(), packed.run_panels()), (6, 2));
+        let norm = Some(NormForm { width: head, epsilon: 1.0, rounds_first: false });
+        let packed = packed(&MatrixForm { norm, ..form(3 * head) });
+        assert_eq!((panels(&packed, 0, 3 * head), packed.run_panels()), (0..6, 2));
         assert_eq!(packed.outputs_of(3), head + LANES..2 * head);
-        check(&packed);
+        check(&packed, 6);
+    }
+
+    #[test]
+    fn heads_that_may_be_cut_have_panels_of_their_own() {
+        let head = LANES - 2;
+        let packed = packed(&MatrixForm { cut_width: head, ..form(3 * head) });
+        assert_eq!(panels(&packed, 0, 3 * head), 0..3);
+        assert_eq!(panels(&packed, head, 2 * head), 1..3);
+        assert_eq!(packed.outputs_of(1), head..2 * head);
+        check(&packed, 3);
     }
 }

@@ -5,14 +5,12 @@
 //! waited for, so the child of a fork, where no worker exists, just does all of it alone. A second
 //! job at the same time runs on its own caller.
 
-use crate::error::{Error, Status};
+use crate::error::Error;
 use crate::log::caught;
+use crate::thread;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-
-/// Many times what a task needs.
-const STACK_BYTES: usize = 512 << 10;
 
 /// The threads of one context.
 pub(super) struct Pool {
@@ -180,30 +178,12 @@ impl Shared {
 }
 
 fn worker(number: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>, Error> {
-    let body = move || {
-        block_signals();
+    thread::start(&number.to_string(), move || {
         let mut seen = 0;
         while let Some(job) = shared.enter(&mut seen) {
             shared.leave(caught(|| job.take_part()).err());
         }
-    };
-    // A size of our own, since std would otherwise read it from the environment.
-    let builder =
-        std::thread::Builder::new().name(format!("xqkv-{number}")).stack_size(STACK_BYTES);
-    builder.spawn(body).map_err(|error| {
-        let message = format!("thread {number} could not be started: {error}; ask for fewer");
-        Error::new(Status::ThreadFailed, message)
     })
-}
-
-/// The engine's signal handlers must not run on threads that the engine does not know.
-fn block_signals() {
-    // SAFETY: fills a local set and applies it to this thread.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Which row of the input becomes which row of the view, under row lists, slots and groups.
+//! Which row of the input becomes which row of the view, and where that is, under row lists, slots
+//! and groups.
 
-use crate::view::{Rows, View};
+use crate::view::{Indices, Rows, View};
 use std::ops::Range;
 use std::ptr::{null, with_exposed_provenance};
 
@@ -26,28 +27,28 @@ pub(super) struct RowTable {
     count: usize,
     /// One index a row, or NULL.
     list: *const i64,
+    places: Places,
+}
+
+/// Where a view's rows are.
+pub(super) struct Places {
     /// One place a row, or NULL.
     slots: *const i64,
     /// At least all places, if there are no groups.
     group_rows: usize,
     group_bytes: usize,
-    target_bytes: usize,
+    row_bytes: usize,
 }
 
 impl RowTable {
     /// Resolves the rows of an input and a view of it.
     pub(super) fn new(rows: &Rows, view: &View<'_>) -> Self {
-        let bytes = |stride: i64| stride as usize * view.dtype().bytes();
-        let address = |indices: Option<usize>| indices.map_or(null(), with_exposed_provenance);
         RowTable {
             first: with_exposed_provenance(rows.address()),
             source_bytes: rows.row_stride() as usize * rows.dtype().bytes(),
             count: rows.count() as usize,
-            list: address(rows.list().map(|list| list.address())),
-            slots: address(view.slots().map(|slots| slots.address())),
-            group_rows: view.group_rows().unwrap_or(i64::MAX) as usize,
-            group_bytes: bytes(view.strides().group),
-            target_bytes: bytes(view.strides().row),
+            list: integers(rows.list()),
+            places: Places::new(view),
         }
     }
 
@@ -64,22 +65,43 @@ impl RowTable {
         let mut count = 0;
         for row in range {
             // SAFETY: passed on.
-            let place = unsafe { at(self.slots, row) };
-            if place < 0 {
-                continue;
-            }
+            let Some(target) = (unsafe { self.places.of(row) }) else { continue };
             // SAFETY: passed on; the index was checked to be a row of the buffer.
             let source = unsafe { self.first.add(at(self.list, row) as usize * self.source_bytes) };
-            rows[count] = Row { source, target: self.target(place as usize) };
+            rows[count] = Row { source, target };
             count += 1;
         }
         &rows[..count]
     }
+}
 
-    fn target(&self, place: usize) -> usize {
-        let (group, row) = (place / self.group_rows, place % self.group_rows);
-        group * self.group_bytes + row * self.target_bytes
+impl Places {
+    /// Resolves a view.
+    pub(super) fn new(view: &View<'_>) -> Self {
+        let bytes = |stride: i64| stride as usize * view.dtype().bytes();
+        Places {
+            slots: integers(view.slots()),
+            group_rows: view.group_rows().unwrap_or(i64::MAX) as usize,
+            group_bytes: bytes(view.strides().group),
+            row_bytes: bytes(view.strides().row),
+        }
     }
+
+    /// Bytes from the view's base to a row; None if slots leave it out.
+    ///
+    /// # Safety
+    /// The slots can be read and have that row.
+    pub(super) unsafe fn of(&self, row: usize) -> Option<usize> {
+        // SAFETY: passed on.
+        let place = usize::try_from(unsafe { at(self.slots, row) }).ok()?;
+        let (group, row) = (place / self.group_rows, place % self.group_rows);
+        Some(group * self.group_bytes + row * self.row_bytes)
+    }
+}
+
+/// Where a list's integers are, or NULL.
+fn integers(list: Option<&Indices>) -> *const i64 {
+    list.map_or(null(), |list| with_exposed_provenance(list.address()))
 }
 
 /// What a list says of a row; the row itself without one.

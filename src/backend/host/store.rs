@@ -13,6 +13,8 @@ pub(super) struct Store<'a> {
     head_bytes: usize,
     lane_bytes: usize,
     head_width: usize,
+    /// The matrix's output that is the view's first.
+    first_output: usize,
     bias: Option<&'a [f32]>,
     norm: Option<Norm<'a>>,
     scale: f32,
@@ -44,6 +46,7 @@ impl<'a> Store<'a> {
             head_bytes: bytes(strides.head),
             lane_bytes: bytes(strides.width),
             head_width: view.shape().width as usize,
+            first_output: product.output.columns.begin,
             bias: product.bias,
             norm: product.norm,
             scale: product.scale,
@@ -71,7 +74,8 @@ impl<'a> Store<'a> {
     pub(super) fn columns(&self, outputs: Range<usize>) -> Columns {
         let mut offsets = [0; LANES];
         for (output, offset) in outputs.clone().zip(&mut offsets) {
-            let (head, width) = (output / self.head_width, output % self.head_width);
+            let column = output - self.first_output;
+            let (head, width) = (column / self.head_width, column % self.head_width);
             *offset = head * self.head_bytes + width * self.lane_bytes;
         }
         Columns { offsets, outputs }

@@ -7,6 +7,7 @@ mod library;
 mod memory;
 mod numbers;
 mod reference;
+mod sockets;
 mod tensors;
 mod verify;
 

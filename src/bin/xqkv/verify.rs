@@ -5,10 +5,13 @@ mod arena;
 mod calls;
 mod elements;
 mod finishes;
+mod group;
 mod layer;
 mod layouts;
 mod lent;
+mod member;
 mod placed;
+mod processes;
 mod ranks;
 mod report;
 mod rows;
@@ -76,6 +79,8 @@ pub struct Arguments {
     row_list: bool,
     #[command(flatten)]
     choices: Choices,
+    #[command(flatten)]
+    group: group::GroupChoices,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -120,16 +125,16 @@ pub struct Setting<'a> {
 
 /// Runs every layer and prints the verdict; true if all is as it must be.
 pub fn run(arguments: &Arguments) -> Outcome<bool> {
+    if let Some(rank) = arguments.group.member {
+        return processes::run_member(arguments, rank);
+    }
     let directory = &arguments.directory;
     let checkpoint = Checkpoint::new(directory)?;
     let mut spec = checkpoint.spec()?;
     let found = &checkpoint.report(&spec)?;
     arguments.choices.apply(&mut spec);
     let (spec, finishes) = (&spec, &Finishes::new(directory, found, &spec)?);
-    let (context, memory) = match arguments.backend {
-        Backend::Host => (Context::new(arguments.threads)?, Memory::Host),
-        Backend::Cuda => (Context::on_cuda()?, Memory::Cuda(Device::open()?)),
-    };
+    let (context, memory) = arguments.open(0)?;
     let fill = |update: &Update| finishes.fill(update, &checkpoint, directory, found);
     let ranks = &arguments.load_ranks(&context, spec, fill)?;
     let io = arguments.io.clone().unwrap_or_else(|| directory.join("io.safetensors"));
@@ -150,6 +155,14 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
 }
 
 impl Arguments {
+    /// The backend, on this of several devices.
+    fn open(&self, device: i32) -> Outcome<(Context, Memory)> {
+        Ok(match self.backend {
+            Backend::Host => (Context::new(self.threads)?, Memory::Host),
+            Backend::Cuda => (Context::on_cuda(device)?, Memory::Cuda(Device::open(device)?)),
+        })
+    }
+
     fn load_ranks(
         &self,
         context: &Context,
@@ -169,7 +182,7 @@ impl Arguments {
         for number in chosen_layers(self, source.spec, source.found)? {
             let (layer, plain) = calls::verify(source.layer(number)?, setting)?;
             layers.push(layer);
-            if !layouts.is_empty() {
+            if !layouts.is_empty() || self.group.comm.is_some() {
                 plains.push(plain);
             }
         }
@@ -179,8 +192,10 @@ impl Arguments {
                 lines.push(self.line(layout, rank, &plains, setting)?);
             }
         }
+        let run = |medium| group::verify(self, medium, setting.ranks, &plains, setting.out);
+        let group = self.group.comm.map(run).transpose()?;
         let family = source.found["family"].as_str().unwrap_or("unknown");
-        Ok(Verdict { family, ranks: setting.ranks.len(), layers, lines })
+        Ok(Verdict { family, ranks: setting.ranks.len(), layers, lines, group })
     }
 
     fn layouts(&self) -> Vec<Layout> {

@@ -1,4 +1,4 @@
-//! `xqkv_store`: rows of f32 go through a norm and a scale to where a view has them. The order of
+//! `xqkv_store`: staged rows go through a norm and a scale to where a view has them. The order of
 //! every sum and the place of every rounding are the device kernel's.
 
 use super::{Launch, collides, ensure_aligned, ensure_least, structure, values};
@@ -14,6 +14,14 @@ pub const BYTES: usize = size_of::<Store>();
 /// A block's threads: a warp along lanes, and eight of them.
 const THREADS: [u32; 3] = [32, 8, 1];
 
+/// The formats of what is staged and of the view, and the one that a norm rounds to.
+#[derive(Clone, Copy)]
+struct Formats {
+    staged: Format,
+    view: Format,
+    rounds: Format,
+}
+
 /// The kernel's parameter.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -23,9 +31,11 @@ struct Store {
     slots: u64,
     norm_weight: u64,
     rows: i64,
+    first_row: i64,
     slot_count: i64,
     heads: i64,
     width: i64,
+    staged_row_stride: i64,
     row_stride: i64,
     head_stride: i64,
     width_stride: i64,
@@ -33,6 +43,7 @@ struct Store {
     group_stride: i64,
     scale: f32,
     epsilon: f32,
+    staged_dtype: i32,
     dtype: i32,
     round_dtype: i32,
     accumulate: i32,
@@ -46,9 +57,9 @@ pub fn launch(launch: &Launch) -> Result<Op, String> {
     }
     let formats = call.check()?;
     let run = Arc::new(move |memory: &Memory| call.run(memory, formats).unwrap_or_default());
-    let places = move |memory: &Memory| call.written(memory, formats.0).unwrap_or_default();
+    let places = move |memory: &Memory| call.written(memory, formats).unwrap_or_default();
     let listed = Some(Listed { list: call.list(), accesses: Arc::new(places) });
-    Ok(Op { listed, ..Op::kernel(NAME, call.reads(), run) })
+    Ok(Op { listed, ..Op::kernel(NAME, call.reads(formats.staged), run) })
 }
 
 fn format(dtype: i32) -> Option<Format> {
@@ -61,42 +72,52 @@ fn format(dtype: i32) -> Option<Format> {
 }
 
 impl Store {
-    /// The view's format, and the one that a norm rounds to.
-    fn check(&self) -> Result<(Format, Format), String> {
+    fn check(&self) -> Result<Formats, String> {
         ensure_least(&[
             ("rows", self.rows, 0),
+            ("first_row", self.first_row, 0),
             ("heads", self.heads, 1),
             ("width", self.width, 1),
             ("slot_count", self.slot_count, 0),
+            ("staged_row_stride", self.staged_row_stride, 0),
             ("row_stride", self.row_stride, 0),
             ("head_stride", self.head_stride, 0),
             ("width_stride", self.width_stride, 0),
             ("group_rows", self.group_rows, 0),
             ("group_stride", self.group_stride, 0),
         ])?;
-        let known = format(self.dtype).ok_or(format!("dtype is {}", self.dtype))?;
-        ensure_aligned("staged", self.staged, 4)?;
-        ensure_aligned("destination", self.destination, known.bytes())?;
+        let known = |name: &str, dtype| format(dtype).ok_or(format!("{name} is {dtype}"));
+        let staged = known("staged_dtype", self.staged_dtype)?;
+        let view = known("dtype", self.dtype)?;
+        ensure_aligned("staged", self.staged, staged.bytes())?;
+        ensure_aligned("destination", self.destination, view.bytes())?;
         ensure_aligned("slots", self.slots, 8)?;
         ensure_aligned("norm_weight", self.norm_weight, 4)?;
         let rounds = match self.round_dtype {
-            0 => Some(Format::F32),
-            dtype => format(dtype),
+            0 => Format::F32,
+            dtype => known("round_dtype", dtype)?,
         };
-        let rounds = rounds.ok_or(format!("round_dtype is {}", self.round_dtype))?;
         match self.accumulate {
-            0 | 1 => Ok((known, rounds)),
+            0 | 1 => Ok(Formats { staged, view, rounds }),
             other => Err(format!("accumulate is {other}, neither 0 nor 1")),
         }
     }
 
     fn list(&self) -> Access {
         let rows = if self.slots == 0 { 0 } else { self.rows as u64 };
-        Access::read(self.slots, rows * 8)
+        Access::read(self.first_slot(), rows * 8)
     }
 
-    fn reads(&self) -> Vec<Access> {
-        let staged = Access::read(self.staged, (self.rows * self.heads * self.width) as u64 * 4);
+    /// Where the slot of the first staged row is.
+    fn first_slot(&self) -> u64 {
+        if self.slots == 0 { 0 } else { self.slots + self.first_row as u64 * 8 }
+    }
+
+    fn reads(&self, format: Format) -> Vec<Access> {
+        let bytes = format.bytes();
+        let row = Access::read(self.staged, (self.heads * self.width) as u64 * bytes);
+        let rows = (self.rows as u64, self.staged_row_stride * bytes as i64);
+        let staged = Access { dims: [rows, (1, 0), (1, 0)], ..row };
         let lanes = if self.norm_weight == 0 { 0 } else { self.width as u64 };
         vec![staged, self.list(), Access::read(self.norm_weight, lanes * 4)]
     }
@@ -104,9 +125,9 @@ impl Store {
     /// Where each row goes, or None for nowhere.
     fn places(&self, memory: &Memory) -> Option<Vec<Option<i64>>> {
         if self.slots == 0 {
-            return Some((0..self.rows).map(Some).collect());
+            return Some((0..self.rows).map(|row| Some(self.first_row + row)).collect());
         }
-        let slots = values::<i64>(memory, self.slots, self.rows as u64)?;
+        let slots = values::<i64>(memory, self.first_slot(), self.rows as u64)?;
         let known = |slot: i64| (0..self.slot_count).contains(&slot).then_some(slot);
         Some(slots.into_iter().map(known).collect())
     }
@@ -120,14 +141,14 @@ impl Store {
     }
 
     /// What the rows write. Places that follow each other in one group are one access.
-    fn written(&self, memory: &Memory, format: Format) -> Option<Vec<Access>> {
+    fn written(&self, memory: &Memory, formats: Formats) -> Option<Vec<Access>> {
         let places: Vec<i64> = self.places(memory)?.into_iter().flatten().collect();
         let group = |place: i64| place.checked_div(self.group_rows).unwrap_or(0);
         let follows = |a: &i64, b: &i64| *b == *a + 1 && group(*a) == group(*b);
         let runs = places.chunk_by(follows);
         let written: Vec<Access> =
-            runs.map(|run| self.access(run[0], run.len() as u64, format)).collect();
-        if collides(&written, &self.reads()) {
+            runs.map(|run| self.access(run[0], run.len() as u64, formats.view)).collect();
+        if collides(&written, &self.reads(formats.staged)) {
             let place = self.destination;
             violate(format!("{NAME}: at {place:#x} it writes twice, or what it reads itself"));
         }
@@ -145,29 +166,38 @@ impl Store {
         Access { dims, ..Access::write(address as u64, bytes as u64) }
     }
 
-    fn run(&self, memory: &Memory, (format, rounds): (Format, Format)) -> Option<()> {
-        let count = (self.rows * self.heads * self.width) as u64;
-        let staged = values::<f32>(memory, self.staged, count)?;
+    fn run(&self, memory: &Memory, formats: Formats) -> Option<()> {
         let weight = match self.norm_weight {
             0 => None,
             address => Some(values::<f32>(memory, address, self.width as u64)?),
         };
-        let places = self.places(memory)?;
-        for (row, head) in staged.chunks_exact(self.width as usize).enumerate() {
-            let (row, head_number) = (row as i64 / self.heads, row as i64 % self.heads);
-            let Some(place) = places[row as usize] else { continue };
-            let start = self.offset(place) + head_number * self.head_stride;
-            let factor = weight.as_ref().map_or(1.0, |_| self.factor(head));
-            for (lane, value) in head.iter().enumerate() {
-                let value = match &weight {
-                    Some(weight) => rounds.round(value * factor) * weight[lane],
-                    None => *value,
-                };
-                let element = start + lane as i64 * self.width_stride;
-                self.put(memory, format, element, value * self.scale)?;
+        for (row, place) in self.places(memory)?.into_iter().enumerate() {
+            let Some(place) = place else { continue };
+            for head in 0..self.heads {
+                let start = self.offset(place) + head * self.head_stride;
+                let lanes = self.lanes(memory, formats.staged, row as i64, head)?;
+                let factor = weight.as_ref().map_or(1.0, |_| self.factor(&lanes));
+                for (lane, value) in lanes.iter().enumerate() {
+                    let value = match &weight {
+                        Some(weight) => formats.rounds.round(value * factor) * weight[lane],
+                        None => *value,
+                    };
+                    let element = start + lane as i64 * self.width_stride;
+                    self.put(memory, formats.view, element, value * self.scale)?;
+                }
             }
         }
         Some(())
+    }
+
+    /// A staged head's values.
+    fn lanes(&self, memory: &Memory, format: Format, row: i64, head: i64) -> Option<Vec<f32>> {
+        let (bytes, first) = (format.bytes(), row * self.staged_row_stride + head * self.width);
+        let count = self.width as u64 * bytes;
+        let source = memory.bytes(self.staged + first as u64 * bytes, count)?;
+        // SAFETY: the memory has these bytes, and nothing else writes them while an op runs.
+        let source = unsafe { std::slice::from_raw_parts(source, count as usize) };
+        Some(source.chunks_exact(bytes as usize).map(|element| format.load(element)).collect())
     }
 
     /// 32 sums of every 32nd lane, which are then added in pairs 16, 8, 4, 2 and 1 apart.

@@ -31,6 +31,8 @@ pub fn sim() -> Sim {
     gpusim_break_op(0, 0);
     gpusim_drop_event_waits(0);
     gpusim_clear_violations();
+    gpusim_clear_hangs();
+    gpusim_trace(0);
     gpusim_reset_calls();
     Sim { _turn: turn, context }
 }

@@ -22,16 +22,18 @@ struct Gather {
     int64 element_bytes;
 };
 
-// destination[slots[row], head, lane] = staged[rows, heads, width], by strides
+// destination[slots[first_row + row], head, lane] = staged[rows, heads, width], by strides
 struct Store {
-    const float *staged;
+    const void *staged;
     void *destination;
     const int64 *slots;
     const float *norm_weight;
     int64 rows;
+    int64 first_row;
     int64 slot_count;
     int64 heads;
     int64 width;
+    int64 staged_row_stride;
     int64 row_stride;
     int64 head_stride;
     int64 width_stride;
@@ -39,6 +41,7 @@ struct Store {
     int64 group_stride;
     float scale;
     float epsilon;
+    int staged_dtype;
     int dtype;
     int round_dtype;
     int accumulate;
@@ -115,6 +118,14 @@ __device__ float value_of_f16(unsigned short bits) {
     return __uint_as_float(sign | magnitude) * __uint_as_float((127u + 112) << 23);
 }
 
+__device__ float staged_at(const Store &call, int64 at) {
+    if (call.staged_dtype == F32) {
+        return static_cast<const float *>(call.staged)[at];
+    }
+    unsigned short bits = static_cast<const unsigned short *>(call.staged)[at];
+    return call.staged_dtype == BF16 ? value_of_bf16(bits) : value_of_f16(bits);
+}
+
 __device__ float rounded(float value, int dtype) {
     switch (dtype) {
     case BF16:
@@ -140,11 +151,11 @@ __device__ void put(const Store &call, int64 place, float value) {
     *target = is_bf16 ? bf16_from(value) : f16_from(value);
 }
 
-// Where the first lane of a head of a row goes.
+// Where the first lane of a head of a staged row goes.
 __device__ int64 place_of(const Store &call, int64 row, int64 head) {
-    int64 place = row;
+    int64 place = call.first_row + row;
     if (call.slots) {
-        place = call.slots[row];
+        place = call.slots[place];
         if (place < 0 || place >= call.slot_count) {
             return NOWHERE;
         }
@@ -159,10 +170,11 @@ __device__ int64 place_of(const Store &call, int64 row, int64 head) {
 
 // A head's 1 / sqrt(mean of squares + epsilon), by one warp: thread t sums lanes t, t + 32, ...,
 // and the 32 sums are added as a butterfly. That order is part of what the kernel answers.
-__device__ float norm_factor(const Store &call, const float *lanes) {
+__device__ float norm_factor(const Store &call, int64 first) {
     float sum = 0;
     for (int64 lane = threadIdx.x; lane < call.width; lane += TILE) {
-        sum += lanes[lane] * lanes[lane];
+        float value = staged_at(call, first + lane);
+        sum += value * value;
     }
     for (int distance = TILE / 2; distance > 0; distance /= 2) {
         sum += __shfl_xor_sync(0xFFFFFFFF, sum, distance);
@@ -187,8 +199,8 @@ extern "C" __global__ void __launch_bounds__(TILE *WARPS) xqkv_store(const Store
     int64 tiles = (call.rows + TILE - 1) / TILE * call.heads;
     for (int64 at = blockIdx.x; at < tiles; at += gridDim.x) {
         int64 head = at % call.heads, first_row = at / call.heads * TILE;
-        const float *staged = call.staged + (first_row * call.heads + head) * call.width;
-        int64 pitch = call.heads * call.width;
+        int64 pitch = call.staged_row_stride;
+        int64 staged = first_row * pitch + head * call.width;
         int rows = static_cast<int>(min(call.rows - first_row, static_cast<int64>(TILE)));
         if (y == 0 && x < rows) {
             places[x] = place_of(call, first_row + x, head);
@@ -202,7 +214,7 @@ extern "C" __global__ void __launch_bounds__(TILE *WARPS) xqkv_store(const Store
         for (int64 first_lane = 0; first_lane < call.width; first_lane += TILE) {
             int lanes = static_cast<int>(min(call.width - first_lane, static_cast<int64>(TILE)));
             for (int row = y; row < rows && x < lanes; row += WARPS) {
-                tile[row][x] = staged[row * pitch + first_lane + x];
+                tile[row][x] = staged_at(call, staged + row * pitch + first_lane + x);
             }
             __syncthreads();
             for (int other = y; other < TILE; other += WARPS) {

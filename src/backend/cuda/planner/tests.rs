@@ -41,13 +41,14 @@ impl Kind {
         let parts = [0, 1].map(|part| self.part(part, &places[part], &weights[part]));
         let distance = places[1].offset - places[0].offset;
         let is_behind = !self.is_query && distance >= 0 && self.but != "layers apart";
+        let is_stacked = !self.is_query && matches!(self.weights, Weights::Ours | Weights::Stacked);
         let side = SideShape {
             inputs: INPUTS as usize,
             row_stride: INPUTS,
             has_list: self.but == "listed",
             layers: extents.layers as usize,
             parts: [Some(parts[0]), (!self.is_query).then_some(parts[1])],
-            is_stacked: !self.is_query && matches!(self.weights, Weights::Ours | Weights::Stacked),
+            stack_rows: is_stacked.then(|| self.outputs(0)),
             relation: if is_behind { Relation::Behind(distance) } else { Relation::Apart },
         };
         Scene { side, extents, places, weights }
@@ -209,6 +210,23 @@ impl Scene {
         necessary
     }
 
+    /// The same with some of the heads, which lie where they did.
+    fn cut(mut self, first: usize, count: usize) -> Scene {
+        let begins = [0, 1].map(|part| first as i64 * self.extents.widths[part]);
+        for (number, part) in self.side.parts.iter_mut().enumerate() {
+            let Some(part) = part else { continue };
+            part.heads = count;
+            part.bias_offset += begins[number];
+            self.places[number].offset += first as i64 * part.strides.head;
+            self.weights[number].iter_mut().for_each(|row| *row += begins[number] * INPUTS);
+        }
+        self.side.stack_rows = self.side.stack_rows.map(|rows| rows - begins[0] + begins[1]);
+        if let Relation::Behind(distance) = &mut self.side.relation {
+            *distance = self.places[1].offset - self.places[0].offset;
+        }
+        self
+    }
+
     /// What cuBLASLt would write, from the planner's matmuls and the launch's addresses.
     fn executed(&self) -> (BTreeMap<i64, Recipe>, usize) {
         let (mut written, mut count) = (BTreeMap::new(), 0);
@@ -308,6 +326,33 @@ fn every_output_is_written_once_from_its_own_weights_bias_and_scale() {
             assert_eq!(outputs as i64 * kind.extents.rows, necessary.len() as i64, "{kind:?}");
         }
     }
+}
+
+#[test]
+fn some_heads_are_written_once_from_their_own_weights_and_biases() {
+    for (axes, is_value_first) in VIEWS {
+        for extents in all_extents().into_iter().filter(|extents| extents.heads == 3) {
+            for (kind, (first, count)) in kinds(axes, is_value_first, extents)
+                .into_iter()
+                .flat_map(|kind| [(0, 1), (0, 2), (1, 2), (2, 1)].map(|cut| (kind, cut)))
+            {
+                let scene = kind.scene().cut(first, count);
+                let (necessary, (written, outputs)) = (scene.necessary(), scene.executed());
+                assert_eq!(written, necessary, "{kind:?}");
+                assert_eq!(outputs as i64 * extents.rows, necessary.len() as i64, "{kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn some_heads_of_key_and_value_are_still_one_batch() {
+    let extents = Extents { layers: 1, rows: 3, heads: 3, widths: [2, 2] };
+    let kind = kinds("[L, T, 2, H, d]", false, extents)[0];
+    let [whole, cut] = [kind.scene(), kind.scene().cut(1, 2)].map(|scene| matmuls(&scene.side));
+    let calls = |matmuls: &[Matmul]| (matmuls[0].starts.len(), matmuls[0].batch_count());
+    assert_eq!((whole.len(), calls(&whole)), (1, (1, 1)));
+    assert_eq!((cut.len(), calls(&cut)), (1, (1, 2)));
 }
 
 /// The largest power of two up to `most` that all of these bytes are a multiple of.

@@ -1,5 +1,6 @@
 //! The verdict, as a table and as JSON.
 
+use super::group::GroupVerdict;
 use super::tally::Line;
 use crate::numbers::{grouped, ratio};
 use serde_json::{Value, json};
@@ -65,6 +66,8 @@ pub struct Verdict<'a> {
     pub layers: Vec<LayerVerdict>,
     /// What was asked for beside the plain calls.
     pub lines: Vec<Line>,
+    /// What ranks with a communicator did, if that was asked for.
+    pub group: Option<GroupVerdict>,
 }
 
 impl LayerVerdict {
@@ -133,6 +136,7 @@ impl Verdict<'_> {
         !self.layers.is_empty()
             && self.layers.iter().all(LayerVerdict::passes)
             && self.lines.iter().all(Line::passes)
+            && self.group.as_ref().is_none_or(GroupVerdict::passes)
     }
 
     /// One rank's work in all layers.
@@ -169,6 +173,7 @@ impl Verdict<'_> {
             "per_rank": ranks.collect::<Vec<_>>(),
             "per_layer": self.layers.iter().map(LayerVerdict::to_json).collect::<Vec<_>>(),
             "per_layout": self.lines.iter().map(Line::to_json).collect::<Vec<_>>(),
+            "group": self.group.as_ref().map(GroupVerdict::to_json),
         })
     }
 
@@ -188,6 +193,9 @@ impl Verdict<'_> {
         if !self.lines.is_empty() {
             Line::print_head();
             self.lines.iter().for_each(Line::print);
+        }
+        if let Some(group) = &self.group {
+            group.print();
         }
         let verdict = if self.passes() { "PASS" } else { "FAIL" };
         println!("\n{}, {} ranks: {verdict}", self.family, self.ranks);

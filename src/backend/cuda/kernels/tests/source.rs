@@ -32,9 +32,9 @@ macro_rules! ours {
 fn the_structs_are_those_of_the_source() {
     let gather = ours!(Gather: source list staged rows buffer_rows width row_stride element_bytes);
     assert_eq!(layout("Gather"), gather);
-    let store = ours!(Store: staged destination slots norm_weight rows slot_count heads width
-        row_stride head_stride width_stride group_rows group_stride scale epsilon dtype
-        round_dtype accumulate);
+    let store = ours!(Store: staged destination slots norm_weight rows first_row slot_count heads
+        width staged_row_stride row_stride head_stride width_stride group_rows group_stride scale
+        epsilon staged_dtype dtype round_dtype accumulate);
     assert_eq!(layout("Store"), store);
 }
 
