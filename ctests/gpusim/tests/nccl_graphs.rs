@@ -58,22 +58,23 @@ fn a_captured_gather_runs_at_each_launch_and_not_before() {
 fn a_group_on_two_streams_is_captured_as_one() {
     let _sim = machine();
     each_rank(2, |rank| {
-        let (send, receive, side) = (upload(&[5, 6]), alloc(16), stream(1));
+        let (send, receive, side) = (upload(&[5, 6]), alloc(8), stream(1));
         let broadcast = |from: u64, to: u64, stream: u64| {
             ok(unsafe { ncclBroadcast(from, to, 1, INT32, 0, rank.comm, stream) });
         };
         let exec = capture(rank, || {
             order(rank.stream, side);
+            fill(side, send + 4, 1, 4);
             ok(ncclGroupStart());
             broadcast(send, receive, rank.stream);
             broadcast(send + 4, receive + 4, side);
             ok(rank.settle(ncclGroupEnd()));
-            fill(side, receive + 8, 0, 8);
+            fill(side, receive, 2, 4);
             order(side, rank.stream);
         });
         ok(unsafe { cuGraphLaunch(exec, rank.stream) });
         sync(rank.stream);
-        assert_eq!(download(receive, 4), [5, 6, 0, 0]);
+        assert_eq!(download(receive, 2), [0x0202_0202, 0x0101_0101]);
         ok(unsafe { cuGraphExecDestroy(exec) });
         rank.destroy();
     });
