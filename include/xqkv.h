@@ -2013,7 +2013,7 @@ xqkv_status xqkv_comm_get_info(const struct xqkv_comm *comm,
  * transfer under way it ends them all, so that the streams go on, and answers TIMED_OUT. Any
  * thread, at any time.
  *
- * Returns: INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
  */
 xqkv_status xqkv_comm_poll(const struct xqkv_comm *comm, struct xqkv_error *error);
 
@@ -2022,7 +2022,7 @@ xqkv_status xqkv_comm_poll(const struct xqkv_comm *comm, struct xqkv_error *erro
  * the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
  * that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
  *
- * Returns: INVALID_HANDLE.
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE.
  */
 xqkv_status xqkv_comm_abort(struct xqkv_comm *comm, struct xqkv_error *error);
 

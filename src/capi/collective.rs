@@ -33,8 +33,8 @@ impl xqkv_forward {
         &'a self,
         projection: &Projection,
     ) -> Result<Call<'a>, Error> {
-        let seat = projection.seat()?;
         self.ensure_lane(projection.backend().info())?;
+        let seat = projection.seat()?;
         projection.ensure_layers(self.layer, self.layer_count())?;
         // SAFETY: passed on.
         let sequence = unsafe { self.sequence(projection, seat) }?;

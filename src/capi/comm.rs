@@ -228,7 +228,7 @@ pub unsafe extern "C" fn xqkv_comm_get_info(
 /// transfer under way it ends them all, so that the streams go on, and answers TIMED_OUT. Any
 /// thread, at any time.
 ///
-/// Returns: INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_comm_poll(comm: *const xqkv_comm, error: *mut xqkv_error) -> Status {
     boundary::call(error, || handle::get(comm)?.poll())
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn xqkv_comm_poll(comm: *const xqkv_comm, error: *mut xqkv
 /// the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
 /// that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
 ///
-/// Returns: INVALID_HANDLE.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_comm_abort(comm: *mut xqkv_comm, error: *mut xqkv_error) -> Status {
     boundary::call(error, || {
