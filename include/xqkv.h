@@ -2028,8 +2028,9 @@ xqkv_status xqkv_comm_abort(struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
  * Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep
- * what is behind it until they are destroyed or given another. Never waits; what the engine lent
- * (an ncclComm_t, collectives) is not destroyed. NULL does nothing. Any thread.
+ * what is behind it until they are destroyed or given another. Waits for nobody, except as
+ * xqkv_comm_create_nccl tells; what the engine lent (an ncclComm_t, collectives) is not destroyed.
+ * NULL does nothing. Any thread.
  *
  * Returns: INVALID_HANDLE.
  */

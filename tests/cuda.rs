@@ -21,6 +21,7 @@ fn program(name: &str) -> PathBuf {
 fn passes(name: &str) {
     let simulator = compile::simulator();
     let mut command = Command::new(program(name));
+    command.env("XQKV_NCCL_LIBRARY", &simulator).env("GPUSIM_DEVICES", "4");
     command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", &simulator);
     succeeds(command.env("XQKV_CUBLASLT_LIBRARY", &simulator));
 }
@@ -65,6 +66,11 @@ fn addresses_that_the_device_cannot_use_are_refused() {
 #[test]
 fn every_call_that_fails_once_is_survived() {
     passes("faults");
+}
+
+#[test]
+fn ranks_over_nccl_join_gather_and_are_lost() {
+    passes("nccl");
 }
 
 /// Asks for CUDA and for AUTO where these are the libraries and the environment.

@@ -21,6 +21,8 @@ pub struct Device {
     pub workspace: usize,
     /// The 64-bit integers from 0 on.
     pub indices: usize,
+    /// The simulated GPU itself.
+    pub library: Library,
     synchronize: unsafe extern "C" fn() -> c_int,
     matmuls: unsafe extern "C" fn() -> u64,
     multiply_adds: unsafe extern "C" fn() -> u64,
@@ -70,6 +72,7 @@ impl Device {
             multiply_adds: function!(library, c"gpusim_multiply_adds"),
             calls: function!(library, c"gpusim_calls"),
             violation: function!(library, c"gpusim_violation"),
+            library,
         }
     }
 

@@ -97,7 +97,7 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
             over.wait();
             return ok(ncclCommAbort(rank.comm));
         }
-        let (send, receive) = (upload(&[1]), alloc(8));
+        let (send, receive) = (upload(&[1]), upload(&[0, 0]));
         ok(rank.all_gather(send, receive, 1));
         let event = recorded(rank.stream);
         assert!(!is_over_within(rank.stream, SHORT));
@@ -113,6 +113,25 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
         hangs.iter().any(|text| text.to_string_lossy().contains("rank 1 has not come")),
         "{hangs:?}"
     );
+    clean();
+}
+
+#[test]
+fn launches_of_one_communicator_keep_their_order_on_whatever_streams() {
+    let _sim = machine();
+    each_rank(2, |rank| {
+        let (memory, side) = (upload(&[rank.rank as i32; 4]), stream(1));
+        for _ in 0..20 {
+            ok(rank.broadcast(memory, memory, 1, 0));
+            let gathered =
+                unsafe { ncclBroadcast(memory + 4, memory + 4, 2, INT32, 0, rank.comm, side) };
+            ok(rank.settle(gathered));
+            let streams = if rank.rank == 0 { [side, rank.stream] } else { [rank.stream, side] };
+            streams.into_iter().for_each(sync);
+        }
+        assert_eq!(download(memory, 4), [0, 0, 0, rank.rank as i32]);
+        rank.destroy();
+    });
     clean();
 }
 

@@ -81,6 +81,25 @@ fn a_group_on_two_streams_is_captured_as_one() {
 }
 
 #[test]
+fn a_captured_stream_is_not_used_either_while_nccl_is_still_to_enqueue_on_it() {
+    let _sim = machine();
+    each_rank(1, |rank| {
+        let memory = upload(&[1]);
+        let exec = capture(rank, || {
+            unsafe { gpusim_fail(c"ncclAllGather".as_ptr(), 1, IN_PROGRESS) };
+            let (comm, stream) = (rank.comm, rank.stream);
+            let result = unsafe { ncclAllGather(memory, memory, 1, INT32, comm, stream) };
+            fill(stream, memory, 0, 4);
+            violated("communicator is in progress on it");
+            ok(rank.settle(result));
+        });
+        ok(unsafe { cuGraphExecDestroy(exec) });
+        rank.destroy();
+    });
+    clean();
+}
+
+#[test]
 fn a_gather_that_only_one_rank_captured_is_a_mismatch() {
     let _sim = machine();
     each_rank(2, |rank| {
