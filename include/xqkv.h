@@ -756,6 +756,18 @@ enum xqkv_forward_flag
    * heads, in the uncut layer's order. A head that several ranks hold is projected by one.
    */
   XQKV_FORWARD_FLAG_GATHER_KEY_VALUE = 2,
+  /**
+   * CUDA, for engines of which one thread drives several devices: within its own ncclGroupStart
+   * and ncclGroupEnd it makes each rank's call with this flag, which runs the products whose
+   * results are moved and asks for the transfers; and behind the group's end the same call again
+   * with FINISH. Ranks are not held against each other. A call that both gathers encoder rows and
+   * moves results cannot be halved.
+   */
+  XQKV_FORWARD_FLAG_START = 4,
+  /**
+   * The rest of a call that was begun with START, with the same inputs, views and workspace.
+   */
+  XQKV_FORWARD_FLAG_FINISH = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

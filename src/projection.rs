@@ -12,7 +12,7 @@ mod staging;
 mod together;
 mod version;
 
-pub use collective::{Collective, Sequence};
+pub use collective::{Collective, Phase, Sequence};
 pub use plan::Plan;
 
 use crate::backend::{

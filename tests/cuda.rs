@@ -96,6 +96,11 @@ fn stub(name: &str, source: &str) -> PathBuf {
 }
 
 #[test]
+fn ranks_of_one_thread_and_ranks_in_captures_gather_over_nccl() {
+    passes("nccl_group");
+}
+
+#[test]
 fn a_device_that_answers_is_chosen() {
     let simulator = compile::simulator();
     loads(&simulator, &simulator, &[], "XQKV_STATUS_OK", "");

@@ -164,6 +164,8 @@ class xqkv_plan_flag(enum.IntEnum):
 class xqkv_forward_flag(enum.IntEnum):
     GATHER_QUERY = 1
     GATHER_KEY_VALUE = 2
+    START = 4
+    FINISH = 8
 
 
 class xqkv_comm_kind(enum.IntEnum):
