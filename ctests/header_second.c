@@ -17,11 +17,6 @@ static int use_checkpoint(void) {
         + (sizeof plain.value_name == 0);
 }
 
-static int use_unique_id(void) {
-    xqkv_unique_id plain;
-    return sizeof plain.bytes == 0;
-}
-
 static int use_spec(void) {
     xqkv_spec plain;
     if (xqkv_spec_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
@@ -292,7 +287,6 @@ int header_second(void) {
     bad += use_spec();
     bad += use_error();
     bad += use_message();
-    bad += use_unique_id();
     bad += use_collectives();
     bad += use_unique_id();
     bad += use_comm_options();

@@ -1123,8 +1123,8 @@ typedef void (*xqkv_abort_callback)(void *user);
  *
  * Host backend: memory is the process's, `stream` is NULL, and a transfer is done when `poll` says
  * so; with `poll` NULL it is done when its function returns, and then the deadline is the engine's
- * to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream) and
- * done in its order; `poll` then only tells of failures.
+ * to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream)
+ * and done in its order; `poll` then only tells of failures.
  *
  * All functions are called by the thread that is in a call with transfers, one at a time, and in
  * the same order on all ranks; `poll` and `abort` also by callers of xqkv_comm_poll and
@@ -2030,13 +2030,14 @@ xqkv_status xqkv_comm_get_info(const struct xqkv_comm *comm,
 xqkv_status xqkv_comm_poll(const struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
- * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what carries
- * the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
+ * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what
+ * carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
  * that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
  *
  * Returns: NULL_ARGUMENT, INVALID_HANDLE.
  */
-xqkv_status xqkv_comm_abort(struct xqkv_comm *comm, struct xqkv_error *error);
+xqkv_status xqkv_comm_abort(struct xqkv_comm *comm,
+                            struct xqkv_error *error);
 
 /**
  * Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep

@@ -133,6 +133,41 @@ static void join_wrongly(rank *own) {
     rank_end(own);
 }
 
+/* The same transfers from a graph, launched twice; what is captured is not marked, and stays well past the deadline. */
+static void gather_by_graph(rank *own) {
+    enum { CAPTURE_THREAD_LOCAL = 1 };
+    outputs out;
+    void *graph = NULL, *executable = NULL;
+    xqkv_plan *plan = NULL;
+    rank_begin(own);
+    if (!RANK_OK(rank_join(own))) return;
+    rank_prepare(own);
+    RANK_OK(xqkv_projection_set_comm(own->projection, own->comm, &own->error));
+    load(own->projection, 0);
+    xqkv_forward call = rank_call(own);
+    RANK_OK(xqkv_plan_create(own->projection, &call, NULL, &plan, &own->error));
+    call.plan = plan;
+    GPU(cuStreamBeginCapture_v2(own->stream, CAPTURE_THREAD_LOCAL));
+    RANK_OK(xqkv_projection_forward(own->projection, &call, NULL, &own->error));
+    GPU(cuStreamEndCapture(own->stream, &graph));
+    GPU(cuGraphInstantiateWithFlags(&executable, graph, 0));
+    wait_ms(own->deadline_ms + 20);
+    RANK_OK(xqkv_comm_poll(own->comm, &own->error));
+    for (int launch = 0; launch < 2; launch++) {
+        poison(&out);
+        write_device(own->results, &out, sizeof out);
+        GPU(cuGraphLaunch(executable, own->stream));
+        GPU(cuStreamSynchronize(own->stream));
+        GPU(cuMemcpyDtoH_v2(&out, own->results, sizeof out));
+        for (int part = QUERY; part <= VALUE; part++) CHECK(has_rows(&out, part, 0, ROWS, 0));
+    }
+    GPU(cuGraphExecDestroy(executable));
+    GPU(cuGraphDestroy(graph));
+    RANK_OK(xqkv_plan_destroy(plan, &own->error));
+    rank_release(own);
+    rank_end(own);
+}
+
 /* Rank 1 does not make the call that the others make. */
 static void lose_a_rank(rank *own) {
     rank_begin(own);
@@ -207,6 +242,7 @@ int main(void) {
         run_ranks(2, usual, fail_by_itself, NULL), check_clean();
     }
     quick.deadline_ms = 1000;
+    run_ranks(2, quick, gather_by_graph, NULL), check_clean();
     run_ranks(2, quick, lose_a_rank, NULL), check_clean();
     quick.flags = XQKV_COMM_FLAG_WATCHDOG;
     run_ranks(2, quick, lose_a_rank, NULL), check_clean();
