@@ -408,6 +408,28 @@ fn a_group_either_joins_or_communicates() {
     violated("one group makes communicators and communicates");
     assert_eq!(ncclGroupEnd(), 5);
     ok(ncclCommAbort(rank.comm));
+    let (rank, mut other) = (alone(), 0);
+    ok(ncclGroupStart());
+    ok(unsafe { ncclCommInitRank(&mut other, 1, unique_id(), 0) });
+    assert_eq!(rank.all_gather(memory, memory, 1), 5);
+    violated("one group makes communicators and communicates");
+    assert_eq!(ncclGroupEnd(), 5);
+    ok(ncclCommAbort(other));
+    ok(ncclCommAbort(rank.comm));
+}
+
+#[test]
+fn a_bad_argument_in_a_group_is_that_calls_alone() {
+    let _sim = machine();
+    let rank = alone();
+    let memory = upload(&[1]);
+    ok(ncclGroupStart());
+    assert_eq!(rank.broadcast(memory, memory, 1, 7), 4);
+    ok(rank.broadcast(memory, memory, 1, 0));
+    ok(ncclGroupEnd());
+    sync(rank.stream);
+    rank.destroy();
+    clean();
 }
 
 #[test]
@@ -422,7 +444,8 @@ fn a_context_does_not_end_before_its_communicators() {
 #[test]
 fn an_end_that_is_arranged_to_take_longer_and_one_that_is_arranged_to_fail() {
     let _sim = machine();
-    for result in [IN_PROGRESS, 3] {
+    // Often enough that the seed alone would not have all of them in progress.
+    for result in [[IN_PROGRESS; 20].as_slice(), &[3]].concat() {
         each_rank(1, |rank| {
             let memory = upload(&[1]);
             unsafe { gpusim_fail(c"ncclGroupEnd".as_ptr(), 1, result) };
