@@ -1111,8 +1111,8 @@ typedef void (*xqkv_abort_callback)(void *user);
  *
  * Host backend: memory is the process's, `stream` is NULL, and a transfer is done when `poll` says
  * so; with `poll` NULL it is done when its function returns, and then the deadline is the engine's
- * to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream) and
- * done in its order; `poll` then only tells of failures.
+ * to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream)
+ * and done in its order; `poll` then only tells of failures.
  *
  * All functions are called by the thread that is in a call with transfers, one at a time, and in
  * the same order on all ranks; `poll` and `abort` also by callers of xqkv_comm_poll and
@@ -2018,9 +2018,10 @@ xqkv_status xqkv_comm_get_info(const struct xqkv_comm *comm,
 xqkv_status xqkv_comm_poll(const struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
- * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what carries
- * the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
- * that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
+ * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what
+ * carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For
+ * an engine that gives up. Does nothing to a communicator that has failed already. Any thread, at
+ * any time.
  *
  * Returns: NULL_ARGUMENT, INVALID_HANDLE.
  */
@@ -2169,7 +2170,7 @@ xqkv_status xqkv_comm_create_nccl(const struct xqkv_context *context,
  * it, and the engine uses it for nothing else while a call with transfers runs. After a loss the
  * engine aborts it. One that blocks (config.blocking = 1) makes calls wait without a deadline
  * where NCCL does. `options` may be NULL. `*comm` is written only on success, and is the caller's
- * to destroy. All else is as for xqkv_comm_create_nccl.
+ * to destroy. Any thread, and all else as for create_nccl.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ARGUMENT, MISALIGNED,
  * LIBRARY_MISSING, LIBRARY_UNSUITABLE, DEVICE_REFUSED, OUT_OF_MEMORY, THREAD_FAILED,

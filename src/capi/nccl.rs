@@ -105,7 +105,7 @@ pub unsafe extern "C" fn xqkv_comm_create_nccl(
 /// it, and the engine uses it for nothing else while a call with transfers runs. After a loss the
 /// engine aborts it. One that blocks (config.blocking = 1) makes calls wait without a deadline
 /// where NCCL does. `options` may be NULL. `*comm` is written only on success, and is the caller's
-/// to destroy. All else is as for xqkv_comm_create_nccl.
+/// to destroy. Any thread, and all else as for create_nccl.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ARGUMENT, MISALIGNED,
 /// LIBRARY_MISSING, LIBRARY_UNSUITABLE, DEVICE_REFUSED, OUT_OF_MEMORY, THREAD_FAILED,

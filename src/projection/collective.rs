@@ -52,8 +52,8 @@ pub(super) struct Chunk {
     pub(super) rows: Range,
 }
 
-/// What chunks are chosen by: few enough that each is worth its transfer, and so many that the first
-/// one, which nothing hides, is a small part.
+/// What chunks are chosen by: few enough that each is worth its transfer, and so many that the
+/// first one, which nothing hides, is a small part.
 const CHUNKS: i64 = 8;
 const FEWEST_ROWS: i64 = 128;
 

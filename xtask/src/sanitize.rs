@@ -47,7 +47,10 @@ pub fn address() -> Result<(), String> {
 
 /// The programs with threads under the thread sanitizer.
 pub fn thread() -> Result<(), String> {
-    run(&THREAD, &["test_threads.c", "test_parallel.c"].map(str::to_owned))
+    run(
+        &THREAD,
+        &["test_threads.c", "test_parallel.c", "test_comm.c", "test_ranks.c"].map(str::to_owned),
+    )
 }
 
 fn run(sanitizer: &Sanitizer, programs: &[String]) -> Result<(), String> {

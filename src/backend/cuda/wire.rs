@@ -1,6 +1,6 @@
-//! The CUDA side of transfers between ranks: a stream of ours beside the engine's, events that order
-//! the two, and a board. A capture of the engine's stream takes the other in with the first event
-//! and gives it back with the last.
+//! The CUDA side of transfers between ranks: a stream of ours beside the engine's, events that
+//! order the two, and a board. A capture of the engine's stream takes the other in with the first
+//! event and gives it back with the last.
 
 use super::driver::Handle;
 use super::memory::{Block, Heap};
