@@ -67,6 +67,22 @@ static void adopt_of_elsewhere(rank *own) {
     rank_end(own);
 }
 
+/* A projection of device 0 and a communicator of device 1. */
+static void join_elsewhere(rank *own) {
+    xqkv_context_options options = gpu_options();
+    xqkv_context *there = NULL;
+    rank_begin(own);
+    options.device = 1;
+    RANK_OK(xqkv_context_create(&options, &there, &own->error));
+    RANK_OK(xqkv_comm_create_nccl(there, NULL, &own->id, 0, 1, &own->comm, &own->error));
+    RANK_OK(xqkv_context_destroy(there, &own->error));
+    rank_prepare(own);
+    RANK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "is on CUDA device 1, but the projection on device 0",
+                 xqkv_projection_set_comm(own->projection, own->comm, &own->error));
+    rank_release(own);
+    rank_end(own);
+}
+
 static void bad_arguments(rank *own) {
     xqkv_unique_id zeros;
     memset(&zeros, 0, sizeof zeros);
@@ -181,6 +197,7 @@ int main(void) {
         run_ranks(2, usual, adopt_and_gather, NULL), check_clean();
     usual.status = 0;
     run_ranks(1, usual, adopt_of_elsewhere, NULL), check_clean();
+    run_ranks(1, usual, join_elsewhere, NULL), check_clean();
     run_ranks(1, usual, bad_arguments, NULL), check_clean();
     run_ranks(1, quick, join_in_vain, one_of_two), check_clean();
     run_ranks(2, usual, abort_all, NULL), check_clean();

@@ -130,7 +130,7 @@ class Projection(Handle):
 
         With a communicator, `gather_query` and `gather_key_value` give every rank all heads, and `encoder_rank_rows`
         says how many encoder rows each rank brings, which are then sent `chunk_rows` at a time: K and V have the rows
-        of all ranks. All ranks make such a call alike.
+        of all ranks, and a rank without any brings [0, width]. All ranks make such a call alike.
         """
         ranks = Ranks(gather_query, gather_key_value, encoder_rank_rows, chunk_rows)
         shape = Call(self, stream, layer, layer_count, ranks)

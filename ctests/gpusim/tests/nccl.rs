@@ -7,6 +7,7 @@ mod support;
 use gpusim::driver::stream::*;
 use gpusim::nccl::{collective::*, end::*, group::*, query::*};
 use ranks::*;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Duration;
 use support::*;
@@ -162,6 +163,24 @@ fn the_first_call_is_in_progress_until_those_whom_it_concerns_have_called() {
     clean();
 }
 
+/// Where the system shows the shared memory in which the communicator's ranks meet.
+fn shared_memory(comm: u64) -> PathBuf {
+    let machine = gpusim::machine::lock();
+    let name = machine.comms[&comm].room.name().to_string_lossy().into_owned();
+    PathBuf::from(format!("/dev/shm{name}"))
+}
+
+#[test]
+fn shared_memory_has_no_name_once_all_ranks_are_there() {
+    let _sim = machine();
+    each_rank(2, |rank| {
+        rank.connect();
+        assert!(!shared_memory(rank.comm).exists());
+        rank.destroy();
+    });
+    clean();
+}
+
 #[test]
 fn a_missing_rank_leaves_the_others_joining() {
     let _sim = machine();
@@ -170,7 +189,10 @@ fn a_missing_rank_leaves_the_others_joining() {
     let mut state = 0;
     ok(unsafe { ncclCommGetAsyncError(comm, &mut state) });
     assert_eq!(state, IN_PROGRESS);
+    let shared = shared_memory(comm);
+    assert!(shared.exists());
     ok(ncclCommAbort(comm));
+    assert!(!shared.exists());
     clean();
     assert_eq!(ncclCommAbort(comm), 4);
     violated("is used after its end");
