@@ -2031,13 +2031,13 @@ xqkv_status xqkv_comm_poll(const struct xqkv_comm *comm, struct xqkv_error *erro
 
 /**
  * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what
- * carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
- * that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
+ * carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For
+ * an engine that gives up. Does nothing to a communicator that has failed already. Any thread, at
+ * any time.
  *
  * Returns: NULL_ARGUMENT, INVALID_HANDLE.
  */
-xqkv_status xqkv_comm_abort(struct xqkv_comm *comm,
-                            struct xqkv_error *error);
+xqkv_status xqkv_comm_abort(struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
  * Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep

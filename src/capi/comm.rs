@@ -235,8 +235,9 @@ pub unsafe extern "C" fn xqkv_comm_poll(comm: *const xqkv_comm, error: *mut xqkv
 }
 
 /// Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what
-/// carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
-/// that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
+/// carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For
+/// an engine that gives up. Does nothing to a communicator that has failed already. Any thread, at
+/// any time.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_HANDLE.
 #[unsafe(no_mangle)]

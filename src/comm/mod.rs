@@ -290,7 +290,8 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
-    /// Also when the call panics: the others learn of it, and no memory of the call's is read.
+    /// Also when the call panics: the others learn of it, and no memory of the call's is read
+    /// after.
     fn drop(&mut self) {
         if thread::panicking() {
             self.comm.abort();

@@ -1,5 +1,5 @@
-//! The same calls by ranks that have a communicator: rows that each has a part of, results that each
-//! gets all of, and work that they share, held against the plain calls' results.
+//! The same calls by ranks that have a communicator: rows that each has a part of, results that
+//! each gets all of, and work that they share, held against the plain calls' results.
 
 use super::calls::Plain;
 use super::elements::widen;
@@ -33,8 +33,8 @@ pub struct GroupChoices {
     /// Make the calls again by ranks that have a communicator
     #[arg(long, value_enum)]
     pub comm: Option<Medium>,
-    /// Give each rank only its part of the encoder's rows: uneven parts, and none on rank 1 of three
-    /// or more
+    /// Give each rank only its part of the encoder's rows: uneven parts, and none on rank 1 of
+    /// three or more
     #[arg(long, requires = "comm")]
     pub encoder_sharded: bool,
     /// Give every rank all heads of Q, K and V

@@ -1,5 +1,5 @@
-//! Ranks that are processes of this machine: the command starts itself for each, with sockets to all
-//! the others, and reads what each gives on its standard output.
+//! Ranks that are processes of this machine: the command starts itself for each, with sockets to
+//! all the others, and reads what each gives on its standard output.
 
 use super::Arguments;
 use super::member::{self, Ran};
