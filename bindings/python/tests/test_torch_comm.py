@@ -11,6 +11,7 @@ import xqkv
 torch = pytest.importorskip("torch")
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as processes  # noqa: E402
+from ranks import projection_of, results, small  # noqa: E402
 from xqkv import torch_comm  # noqa: E402
 
 
@@ -127,18 +128,55 @@ def test_nothing_is_written_after_an_abort():
 
 
 def tell(rank, rank_count):
-    with torch_comm.of_group(deadline_ms=100) as comm:
+    context, part = xqkv.Context(thread_count=1), dist.new_group([1])
+    with torch_comm.of_group(context, deadline_ms=100) as comm:
         assert (comm.kind, comm.rank, comm.rank_count) == (xqkv.CommKind.COLLECTIVES, rank, rank_count)
         comm.poll()
-    part = dist.new_group([1])
     if rank == 0:
         with pytest.raises(ValueError, match="no such group"):
-            torch_comm.of_group(part)
+            torch_comm.of_group(context, part)
     else:
-        with torch_comm.of_group(part) as comm:
+        with torch_comm.of_group(context, part) as comm:
             assert (comm.rank, comm.rank_count) == (0, 1)
-    assert xqkv.handle_count() == 0
 
 
 def test_a_groups_communicator_has_the_groups_ranks():
     in_ranks(tell, 2)
+
+
+def project(rank, rank_count):
+    """The shared work of replicas, and rows of every rank, as threads do them."""
+    encoder, asked = small(7, 5), {"encoder_rank_rows": [4, 3, 0, 0][:rank_count], "gather_key_value": True}
+    begin = sum(asked["encoder_rank_rows"][:rank])
+    mine = encoder[begin : begin + asked["encoder_rank_rows"][rank]]
+    with xqkv.Context(thread_count=1) as context, torch_comm.of_group(context, deadline_ms=20_000) as comm:
+        with projection_of(comm, share_replicas=True) as projection:
+            first = projection.shard.key_value_head_begin
+            count = projection.shard.key_value_head_count
+            shared = projection.forward(encoder=encoder)
+            gathered = projection.forward(encoder=mine, **asked)
+    _, key, value = results(small(0, 6), encoder)
+    assert np.array_equal(shared.key, key[:, first : first + count])
+    assert np.array_equal(gathered.key, key) and np.array_equal(gathered.value, value)
+    assert shared.transfers > 0 or rank_count == 2
+
+
+@pytest.mark.parametrize("rank_count", [2, 4])
+def test_a_projection_of_processes_has_the_results_of_one(rank_count):
+    in_ranks(project, rank_count)
+
+
+def lose_a_peer_in_a_call(rank, _):
+    with xqkv.Context(thread_count=1) as context, torch_comm.of_group(context, deadline_ms=5_000) as comm:
+        projection = projection_of(comm)
+        if rank == 1:
+            os._exit(0)
+        with pytest.raises(xqkv.XqkvError) as raised:
+            projection.forward(small(1, 6), gather_query=True)
+        assert raised.value.status == xqkv.Status.PEER_LOST and raised.value.__cause__ is comm.failure
+        assert projection.forward(small(1, 6)).transfers == 0
+    os._exit(0)
+
+
+def test_a_process_that_is_gone_is_a_lost_peer_and_weights_stay():
+    in_ranks(lose_a_peer_in_a_call, 2)
