@@ -216,4 +216,7 @@ AT(xqkv_tensor, reserved, 76);
 AT(xqkv_tensor, scale_block_rows, 80);
 AT(xqkv_tensor, scale_block_columns, 88);
 
+SIZE(xqkv_unique_id, 128);
+AT(xqkv_unique_id, bytes, 0);
+
 int main(void) { return header_second(); }

@@ -17,6 +17,11 @@ static int use_checkpoint(void) {
         + (sizeof plain.value_name == 0);
 }
 
+static int use_unique_id(void) {
+    xqkv_unique_id plain;
+    return sizeof plain.bytes == 0;
+}
+
 static int use_spec(void) {
     xqkv_spec plain;
     if (xqkv_spec_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
@@ -289,6 +294,7 @@ int header_second(void) {
     bad += use_message();
     bad += use_unique_id();
     bad += use_collectives();
+    bad += use_unique_id();
     bad += use_comm_options();
     bad += use_comm_info();
     bad += use_context_options();

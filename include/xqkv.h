@@ -2028,8 +2028,9 @@ xqkv_status xqkv_comm_abort(struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
  * Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep
- * what is behind it until they are destroyed or given another. Never waits; what the engine lent
- * (an ncclComm_t, collectives) is not destroyed. NULL does nothing. Any thread.
+ * what is behind it until they are destroyed or given another. Waits for nobody, except as
+ * xqkv_comm_create_nccl tells; what the engine lent (an ncclComm_t, collectives) is not destroyed.
+ * NULL does nothing. Any thread.
  *
  * Returns: INVALID_HANDLE.
  */
@@ -2131,7 +2132,7 @@ xqkv_status xqkv_unique_id_create(struct xqkv_unique_id *unique_id, struct xqkv_
  * Makes this rank's communicator over NCCL, on the device of a CUDA `context`, and waits until
  * all `rank_count` ranks do the same with one `unique_id`, each in a thread or process of its own
  * and on a device of its own; TIMED_OUT if they do not by the deadline. `options` may be NULL.
- * `*comm` is written only on success, and is the caller's to destroy.
+ * `*comm` is written only on success, and is the caller's to destroy. Any thread.
  *
  * Transfers are put on streams, in whose order they are done, and a forward does not wait for
  * them. They may be captured, on all ranks alike; a graph must go before the communicator does.
@@ -2168,7 +2169,7 @@ xqkv_status xqkv_comm_create_nccl(const struct xqkv_context *context,
  * it, and the engine uses it for nothing else while a call with transfers runs. After a loss the
  * engine aborts it. One that blocks (config.blocking = 1) makes calls wait without a deadline
  * where NCCL does. `options` may be NULL. `*comm` is written only on success, and is the caller's
- * to destroy. All else is as for xqkv_comm_create_nccl.
+ * to destroy. All else is as for xqkv_comm_create_nccl. Any thread.
  *
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ARGUMENT, MISALIGNED,
  * LIBRARY_MISSING, LIBRARY_UNSUITABLE, DEVICE_REFUSED, OUT_OF_MEMORY, THREAD_FAILED,

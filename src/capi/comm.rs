@@ -248,8 +248,9 @@ pub unsafe extern "C" fn xqkv_comm_abort(comm: *mut xqkv_comm, error: *mut xqkv_
 }
 
 /// Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep
-/// what is behind it until they are destroyed or given another. Never waits; what the engine lent
-/// (an ncclComm_t, collectives) is not destroyed. NULL does nothing. Any thread.
+/// what is behind it until they are destroyed or given another. Waits for nobody, except as
+/// xqkv_comm_create_nccl tells; what the engine lent (an ncclComm_t, collectives) is not destroyed.
+/// NULL does nothing. Any thread.
 ///
 /// Returns: INVALID_HANDLE.
 #[unsafe(no_mangle)]

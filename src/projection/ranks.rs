@@ -119,7 +119,7 @@ impl Projection {
         agreed.map(|_| weights)
     }
 
-    /// Tells the other ranks, which are making a call with transfers, that this one refuses its own.
+    /// Tells the other ranks, which make a call with transfers, that this one refuses its own.
     pub fn refuse_call(&self, error: &Error) {
         let Some(group) = self.find_group().filter(|group| group.checks_calls()) else { return };
         let statement = Statement::new(Occasion::Forward, Some(error));

@@ -28,9 +28,11 @@ impl Together<'_> {
         let mut run = Run { this: self, turn, weights, plans, counts: Counts::default() };
         self.group.wire.begin(&self.call.lane)?;
         // SAFETY: passed on.
-        unsafe { run.all() }?;
-        self.group.wire.end(&self.call.lane)?;
-        Ok(run.counts)
+        let done = unsafe { run.all() };
+        // Behind a failure as well: transfers that were started use the call's memory until their
+        // stream is done, and the engine can wait for its own only.
+        let ended = self.group.wire.end(&self.call.lane);
+        done.and(ended).map(|()| run.counts)
     }
 }
 

@@ -153,7 +153,11 @@ pub fn unique_id() -> Outcome<xqkv_unique_id> {
 }
 
 /// One rank's communicator.
-pub struct Comm(*mut xqkv_comm);
+pub struct Comm {
+    handle: *mut xqkv_comm,
+    /// Whether somebody else unmakes it.
+    is_lent: bool,
+}
 
 // SAFETY: handles may go to any thread.
 unsafe impl Send for Comm {}
@@ -166,7 +170,7 @@ impl Comm {
         checked(|error| unsafe {
             xqkv_comm_create_threads(null(), rank_count as i64, comms.as_mut_ptr(), error)
         })?;
-        Ok(comms.into_iter().map(Self).collect())
+        Ok(comms.into_iter().map(Self::own).collect())
     }
 
     /// Over collectives, whose user must live longer; waits so many milliseconds, or 0 for the
@@ -183,7 +187,7 @@ impl Comm {
         checked(|error| unsafe {
             xqkv_comm_create_collectives(&options, collectives, rank, rank_count, &mut comm, error)
         })?;
-        Ok(Self(comm))
+        Ok(Self::own(comm))
     }
 
     /// Over NCCL; the other ranks' threads or processes do the same with the same id.
@@ -197,18 +201,29 @@ impl Comm {
         checked(|error| unsafe {
             xqkv_comm_create_nccl(context.0, null(), id, rank, rank_count, &mut comm, error)
         })?;
-        Ok(Self(comm))
+        Ok(Self::own(comm))
+    }
+
+    /// One that its maker unmakes.
+    pub fn lent(handle: *mut xqkv_comm) -> Self {
+        Self { handle, is_lent: true }
+    }
+
+    fn own(handle: *mut xqkv_comm) -> Self {
+        Self { handle, is_lent: false }
     }
 
     pub fn handle(&self) -> *const xqkv_comm {
-        self.0
+        self.handle
     }
 }
 
 impl Drop for Comm {
     fn drop(&mut self) {
-        // SAFETY: this object's own handle.
-        unsafe { xqkv_comm_destroy(self.0, null_mut()) };
+        if !self.is_lent {
+            // SAFETY: this object's own handle.
+            unsafe { xqkv_comm_destroy(self.handle, null_mut()) };
+        }
     }
 }
 

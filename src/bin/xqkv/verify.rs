@@ -10,6 +10,7 @@ mod layer;
 mod layouts;
 mod lent;
 mod member;
+mod mpi;
 mod placed;
 mod processes;
 mod ranks;

@@ -48,6 +48,8 @@ impl Call {
         let (read, bytes) = (Access::read(self.send, self.bytes()), self.bytes());
         match self.kind {
             Kind::AllGather => vec![read, Access::write(self.receive, bytes * ranks as u64)],
+            // In place the root's bytes stay what they are.
+            Kind::Broadcast if rank == self.peer && self.send == self.receive => vec![read],
             Kind::Broadcast if rank == self.peer => vec![read, Access::write(self.receive, bytes)],
             Kind::Broadcast | Kind::Receive => vec![Access::write(self.receive, bytes)],
             Kind::Send => vec![read],

@@ -5,6 +5,7 @@ use super::calls::Plain;
 use super::elements::widen;
 use super::layer::{Call, Layer};
 use super::member::Ran;
+use super::mpi::Mpi;
 use super::processes;
 use super::ranks::Rank;
 use super::{Arguments, member};
@@ -23,6 +24,8 @@ pub enum Medium {
     Processes,
     /// Threads of this process with a CUDA device each, over NCCL
     Nccl,
+    /// Processes that mpirun started, by the plug-in that XQKV_MPI_PLUGIN names
+    Mpi,
 }
 
 #[derive(clap::Args)]
@@ -66,7 +69,10 @@ pub struct GroupLine {
 /// All ranks' calls.
 pub struct GroupVerdict {
     medium: Medium,
+    /// Of the ranks that this process ran.
     lines: Vec<GroupLine>,
+    /// By all ranks together.
+    executed: i64,
     /// What the ranks together must execute.
     necessary: i64,
     /// Multiply-adds of the uncut layers in the same calls.
@@ -83,15 +89,18 @@ pub fn verify(
     plains: &[Plain],
     out: Dtype,
 ) -> Outcome<GroupVerdict> {
-    let count = ranks.len();
-    let ran = match medium {
-        Medium::Threads => threads(arguments, count)?,
-        Medium::Processes => processes::run(count)?,
-        Medium::Nccl => nccl(arguments, count)?,
-    };
     let calls = calls(plains, arguments.layers_at_once);
-    let line = |rank: &Rank| line(arguments, rank, &ran[rank.number], &calls, out);
-    let lines = ranks.iter().map(line).collect::<Outcome<Vec<_>>>()?;
+    let line = |rank: &Rank, ran: &[Ran]| line(arguments, rank, ran, &calls, out);
+    let mpi = (medium == Medium::Mpi).then(|| Mpi::open(ranks.len())).transpose()?;
+    let lines = match &mpi {
+        Some(mpi) => vec![line(&ranks[mpi.rank], &mpi.run(arguments)?)?],
+        None => {
+            let ran = run(arguments, medium, ranks.len())?;
+            ranks.iter().zip(&ran).map(|(rank, ran)| line(rank, ran)).collect::<Outcome<_>>()?
+        }
+    };
+    let executed = lines.iter().map(|line| line.executed).sum();
+    let executed = mpi.as_ref().map_or(executed, |mpi| mpi.sum(executed));
     let is_once = arguments.group.gather || arguments.group.share_replicas;
     let uncut = of_layers(&calls, |layer, kind| layer.uncut(kind.runs()));
     let by_rank = |rank: &Rank| {
@@ -99,7 +108,16 @@ pub fn verify(
     };
     let necessary = if is_once { uncut } else { ranks.iter().map(by_rank).sum() };
     let promises_bits = medium != Medium::Nccl;
-    Ok(GroupVerdict { medium, lines, necessary, uncut, promises_bits })
+    Ok(GroupVerdict { medium, lines, executed, necessary, uncut, promises_bits })
+}
+
+/// What each of the ranks did that this process runs.
+fn run(arguments: &Arguments, medium: Medium, count: usize) -> Outcome<Vec<Vec<Ran>>> {
+    match medium {
+        Medium::Processes => processes::run(count),
+        Medium::Nccl => nccl(arguments, count),
+        Medium::Threads | Medium::Mpi => threads(arguments, count),
+    }
 }
 
 fn threads(arguments: &Arguments, count: usize) -> Outcome<Vec<Vec<Ran>>> {
@@ -229,11 +247,7 @@ impl GroupVerdict {
         let is_good = |line: &GroupLine| {
             has_bits(line) && line.error_over_bound <= 1.0 && line.bytes_touched == 0
         };
-        self.executed() == self.necessary && self.lines.iter().all(is_good)
-    }
-
-    fn executed(&self) -> i64 {
-        self.lines.iter().map(|line| line.executed).sum()
+        self.executed == self.necessary && self.lines.iter().all(is_good)
     }
 
     pub fn print(&self) {
@@ -257,11 +271,11 @@ impl GroupVerdict {
         }
         println!(
             "group: executed {}, necessary {}, ratio {:.3}; uncut layers {}, ratio {:.3}",
-            grouped(self.executed()),
+            grouped(self.executed),
             grouped(self.necessary),
-            ratio(self.necessary, self.executed()),
+            ratio(self.necessary, self.executed),
             grouped(self.uncut),
-            ratio(self.uncut, self.executed())
+            ratio(self.uncut, self.executed)
         );
     }
 
@@ -281,10 +295,10 @@ impl GroupVerdict {
         json!({
             "comm": self.name(),
             "pass": self.passes(),
-            "multiply_adds_executed": self.executed(),
+            "multiply_adds_executed": self.executed,
             "multiply_adds_necessary": self.necessary,
             "multiply_adds_uncut": self.uncut,
-            "ratio_to_uncut": ratio(self.uncut, self.executed()),
+            "ratio_to_uncut": ratio(self.uncut, self.executed),
             "ranks": self.lines.iter().map(line).collect::<Vec<_>>(),
         })
     }
@@ -300,6 +314,7 @@ impl GroupVerdict {
             Medium::Threads => "threads",
             Medium::Processes => "processes",
             Medium::Nccl => "nccl",
+            Medium::Mpi => "mpi",
         }
     }
 }
