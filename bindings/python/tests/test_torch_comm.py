@@ -15,18 +15,17 @@ from ranks import projection_of, results, small  # noqa: E402
 from xqkv import torch_comm  # noqa: E402
 
 
-def in_ranks(body, rank_count, *arguments):
-    """Runs body(rank, ...) in as many processes, each a rank of Gloo's."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        processes.spawn(_rank, (body, rank_count, folder + "/store", arguments), nprocs=rank_count)
+def in_ranks(folder, rank_count, *bodies):
+    """Runs each body(rank, rank_count) in as many processes, ranks of Gloo's; few, since torch loads slowly."""
+    processes.spawn(_rank, (folder / "store", rank_count, bodies), nprocs=rank_count)
 
 
-def _rank(rank, body, rank_count, store, arguments):
-    timeout = timedelta(seconds=20)
+def _rank(rank, store, rank_count, bodies):
+    timeout = timedelta(seconds=60)
     dist.init_process_group("gloo", f"file://{store}", timeout, world_size=rank_count, rank=rank)
-    body(rank, rank_count, *arguments)
+    for body in bodies:
+        body(rank, rank_count)
+        dist.barrier()
     dist.destroy_process_group()
 
 
@@ -71,29 +70,6 @@ def exchange(rank, rank_count, collectives):
         assert received[0].tolist() == [rank - 1] * rank and received[1].tolist() == [99 + rank] * 2
 
 
-@pytest.mark.parametrize("rank_count", [1, 2, 3])
-def test_bytes_of_uneven_parts_reach_every_rank(rank_count):
-    in_ranks(move, rank_count)
-
-
-def lose_a_peer(rank, _):
-    if rank == 1:
-        os._exit(0)
-    time.sleep(0.3)
-    collectives = torch_comm.GroupCollectives(dist.group.WORLD)
-    buffer = np.full(4, 99, np.uint8)
-    with pytest.raises(ConnectionError):
-        collectives.broadcast(memory_of(buffer), 1, 0)
-        finished(collectives)
-    collectives.abort()
-    assert collectives.poll() is None and buffer.tolist() == [99] * 4
-    os._exit(0)
-
-
-def test_a_rank_that_is_gone_is_a_lost_connection():
-    in_ranks(lose_a_peer, 2)
-
-
 def wait_too_long(rank, _):
     group = dist.new_group(timeout=timedelta(milliseconds=300))
     if rank == 0:
@@ -102,11 +78,6 @@ def wait_too_long(rank, _):
         assert collectives.poll() == 1
         with pytest.raises(TimeoutError):
             finished(collectives)
-    dist.barrier()
-
-
-def test_a_rank_that_does_not_come_is_a_timeout_of_the_groups():
-    in_ranks(wait_too_long, 2)
 
 
 def forget_a_transfer(rank, _):
@@ -123,10 +94,6 @@ def forget_a_transfer(rank, _):
     assert buffer.tolist() == [rank] * 4
 
 
-def test_nothing_is_written_after_an_abort():
-    in_ranks(forget_a_transfer, 2)
-
-
 def tell(rank, rank_count):
     context, part = xqkv.Context(thread_count=1), dist.new_group([1])
     with torch_comm.of_group(context, deadline_ms=100) as comm:
@@ -138,10 +105,6 @@ def tell(rank, rank_count):
     else:
         with torch_comm.of_group(context, part) as comm:
             assert (comm.rank, comm.rank_count) == (0, 1)
-
-
-def test_a_groups_communicator_has_the_groups_ranks():
-    in_ranks(tell, 2)
 
 
 def project(rank, rank_count):
@@ -161,12 +124,7 @@ def project(rank, rank_count):
     assert shared.transfers > 0 or rank_count == 2
 
 
-@pytest.mark.parametrize("rank_count", [2, 4])
-def test_a_projection_of_processes_has_the_results_of_one(rank_count):
-    in_ranks(project, rank_count)
-
-
-def lose_a_peer_in_a_call(rank, _):
+def lose_a_peer(rank, _):
     with xqkv.Context(thread_count=1) as context, torch_comm.of_group(context, deadline_ms=5_000) as comm:
         projection = projection_of(comm)
         if rank == 1:
@@ -178,5 +136,14 @@ def lose_a_peer_in_a_call(rank, _):
     os._exit(0)
 
 
-def test_a_process_that_is_gone_is_a_lost_peer_and_weights_stay():
-    in_ranks(lose_a_peer_in_a_call, 2)
+@pytest.mark.parametrize("rank_count", [2, 4])
+def test_bytes_of_uneven_parts_reach_every_rank_and_a_projection_has_the_results_of_one(tmp_path, rank_count):
+    in_ranks(tmp_path, rank_count, move, project)
+
+
+def test_a_late_rank_is_a_timeout_and_nothing_is_written_after_an_abort(tmp_path):
+    in_ranks(tmp_path, 2, tell, forget_a_transfer, wait_too_long)
+
+
+def test_a_process_that_is_gone_is_a_lost_peer_and_weights_stay(tmp_path):
+    in_ranks(tmp_path, 2, lose_a_peer)
