@@ -9,7 +9,7 @@ import torch
 from transformers import MllamaForCausalLM, WhisperConfig, WhisperForConditionalGeneration
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
-BATCH, PROMPT, STEPS, VOCABULARY = 2, 5, 3, 96
+BATCH, PROMPT, STEPS, VOCABULARY = 2, 5, 2, 96
 TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -38,8 +38,8 @@ def mllama(device):
     """Grouped heads, norms of Q and K; cross-attention in every other layer."""
     torch.manual_seed(1)
     config = MllamaTextConfig(
-        **TOKENS, hidden_size=128, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=2,
-        intermediate_size=256, cross_attention_layers=[1, 3, 5], max_position_embeddings=64,
+        **TOKENS, hidden_size=128, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2,
+        intermediate_size=256, cross_attention_layers=[1, 3], max_position_embeddings=64,
     )  # fmt: skip
     model = MllamaForCausalLM(config).eval().to(device)
     for name, parameter in model.named_parameters():
@@ -63,7 +63,7 @@ def whisper(device):
     """As many heads of K and V as of Q, biases of Q and V; the encoder runs beforehand."""
     torch.manual_seed(2)
     config = WhisperConfig(
-        **TOKENS, d_model=128, encoder_layers=2, decoder_layers=3, encoder_attention_heads=8,
+        **TOKENS, d_model=128, encoder_layers=1, decoder_layers=2, encoder_attention_heads=8,
         decoder_attention_heads=8, encoder_ffn_dim=256, decoder_ffn_dim=256, num_mel_bins=16, max_source_positions=30,
         max_target_positions=32, decoder_start_token_id=1,
     )  # fmt: skip

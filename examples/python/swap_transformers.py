@@ -1,5 +1,5 @@
-"""Swaps the cross-attention projections of transformers' own mllama and Whisper for xqkv's torch operator, at two ranks,
-and prints what that changes: nothing of the logits, and no multiply-add that is thrown away.
+"""Swaps the cross-attention projections of transformers' own mllama and Whisper for xqkv's torch operator, at two
+ranks, and prints what that changes: nothing of the logits, and no multiply-add that is thrown away.
 
     python examples/python/swap_transformers.py
     torchrun --nproc-per-node 2 examples/python/swap_transformers.py
@@ -22,7 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 import xqkv
 from cross_attention import FusedTwice, Operator, load, places, spec_of, swap
-from xqkv import torch_op
+from xqkv import torch_comm, torch_op
 
 # Ranks sum the output projection in another order than one rank does: a few roundings of f32, relative to the largest.
 MARGIN = 1e-5
@@ -54,11 +54,17 @@ def relative(logits, expected):
     return float((logits - expected).abs().max() / expected.abs().max())
 
 
-def measure(case, rank, rank_count, device, compiler):
+def measure(case, device, compiler):
     """A line for each call of the case, and how often torch.compile had to leave the graph."""
     layers = [theirs for _, _, theirs in places(case.model)]
-    spec, split = spec_of(layers), xqkv.Split.even(rank, rank_count)
-    with context_of(device) as context, xqkv.Projection(context, spec, split) as projection:
+    spec = spec_of(layers)
+    # The ranks' communicator only makes sure that all have the same spec and weights: calls whose results stay sharded
+    # by head transfer nothing.
+    with (
+        context_of(device) as context,
+        torch_comm.of_group(context) as comm,
+        xqkv.Projection(context, spec, comm=comm) as projection,
+    ):
         load(projection, layers)
         number = torch_op.register(projection)
         operators = [Operator(number, layer) for layer in range(spec.layer_count)]
@@ -120,12 +126,12 @@ def report(name, ranks, breaks):
         rank_ratio = min(line.necessary / line.executed for line in lines)
         group_ratio = lines[0].uncut / sum(line.executed for line in lines)
         error = max(line.error for line in lines)
-        fused = " ".join(f"{lines[0].fused.get(side, float('nan')):9.2f}" for side in ("decoder", "encoder"))
+        fused = [f"{lines[0].fused[side]:.2f}" if side in lines[0].fused else "-" for side in ("decoder", "encoder")]
         decoder_rows, encoder_rows = lines[0].rows
-        what = f"{name:8} {'prefill' if call == 0 else f'step {call}':8}"
+        what = "prefill" if call == 0 else f"step {call}"
         print(
-            f"{what} {decoder_rows:4} {encoder_rows:4}   {rank_ratio:6.3f} {group_ratio:6.3f}  {fused.replace('nan', '  -')}"
-            f"   {error:8.1e} {breaks:6}"
+            f"{name:8} {what:8} {decoder_rows:4} {encoder_rows:4}   {rank_ratio:6.3f} {group_ratio:6.3f}"
+            f"  {fused[0]:>9} {fused[1]:>9}   {error:8.1e} {breaks:6}"
         )
         is_right = is_right and rank_ratio == group_ratio == 1.0 and error <= MARGIN
     return is_right
@@ -143,7 +149,7 @@ def run(rank, rank_count, compiler):
     with torch.no_grad():
         for make in (models.mllama, models.whisper):
             case = make(device)
-            lines, breaks = measure(case, rank, rank_count, device, compiler)
+            lines, breaks = measure(case, device, compiler)
             ranks = [None] * rank_count
             dist.all_gather_object(ranks, lines)
             if rank == 0:

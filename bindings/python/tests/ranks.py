@@ -36,10 +36,10 @@ def results(decoder, encoder, layer=0):
     )
 
 
-def projection_of(comm, **options):
+def projection_of(comm, context=None, **options):
     """This rank's even share, loaded."""
-    with xqkv.Context(thread_count=1) as context:
-        projection = xqkv.Projection(context, xqkv.Spec(**SPEC), comm=comm, **options)
+    context = xqkv.Context(thread_count=1) if context is None else context
+    projection = xqkv.Projection(context, xqkv.Spec(**SPEC), comm=comm, **options)
     with projection.update() as update:
         for layer in range(2):
             for part, weight in weights(layer).items():
