@@ -217,12 +217,7 @@ impl<'a> Launch<'a> {
     }
 
     /// Writes staged results where they go.
-    unsafe fn store(
-        &self,
-        side: &Operands<'_>,
-        start: &Start,
-        staged: usize,
-    ) -> Result<(), Error> {
+    unsafe fn store(&self, side: &Operands<'_>, start: &Start, staged: usize) -> Result<(), Error> {
         let output = side.side.and_then(|side| side.outputs[start.part]);
         let output = output.ok_or_else(|| Error::new(Status::Panic, "a store of no output"))?;
         let form = &self.form.matrices[output.matrix];

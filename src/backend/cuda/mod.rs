@@ -21,8 +21,8 @@ mod weights;
 mod wire;
 
 use super::{
-    Allocator, Backend, Block, Brief, Info, Job, Lane, Memory, Plan, PlanOptions, Side, Stock, Weights,
-    Wire,
+    Allocator, Backend, Block, Brief, Info, Job, Lane, Memory, Plan, PlanOptions, Side, Stock,
+    Weights, Wire,
 };
 use crate::device::Device;
 use crate::error::{Error, Status, ensure};
