@@ -98,3 +98,73 @@ impl xqkv_view {
         *self == Self { data: self.data, ..*other }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::{offset_of, size_of};
+    use std::ops::Range;
+
+    fn bytes<T>(at: usize) -> Range<usize> {
+        at..at + size_of::<T>()
+    }
+
+    /// A call with both sides: at aligned addresses, and with zeros for all else.
+    fn example() -> xqkv_forward {
+        // SAFETY: zero is a value of every field.
+        let mut call: xqkv_forward = unsafe { std::mem::zeroed() };
+        for (number, input) in [&mut call.decoder, &mut call.encoder].into_iter().enumerate() {
+            (input.data, input.rows) = ((4096 * (number + 1)) as *const _, 8);
+        }
+        let views = [&mut call.query, &mut call.key, &mut call.value];
+        for (number, view) in views.into_iter().enumerate() {
+            view.data = (65536 * (number + 1)) as *mut _;
+        }
+        call
+    }
+
+    #[test]
+    fn a_call_that_differs_in_any_byte_but_of_addresses_rows_layer_and_lane_goes_the_full_way() {
+        type Call = xqkv_forward;
+        let free: [Range<usize>; 15] = [
+            bytes::<u32>(offset_of!(Call, struct_size)),
+            bytes::<i64>(offset_of!(Call, layer)),
+            bytes::<usize>(offset_of!(Call, decoder.data)),
+            bytes::<i64>(offset_of!(Call, decoder.rows)),
+            bytes::<usize>(offset_of!(Call, encoder.data)),
+            bytes::<i64>(offset_of!(Call, encoder.rows)),
+            bytes::<usize>(offset_of!(Call, query.data)),
+            bytes::<usize>(offset_of!(Call, key.data)),
+            bytes::<usize>(offset_of!(Call, value.data)),
+            bytes::<usize>(offset_of!(Call, stream)),
+            // All but the byte that is 0 at multiples of 256.
+            offset_of!(Call, workspace) + 1..offset_of!(Call, workspace_bytes),
+            bytes::<i64>(offset_of!(Call, workspace_bytes)),
+            bytes::<usize>(offset_of!(Call, plan)),
+            bytes::<usize>(offset_of!(Call, wait_event)),
+            bytes::<usize>(offset_of!(Call, signal_event)),
+        ];
+        for at in 0..size_of::<Call>() {
+            let mut call = example();
+            // SAFETY: a byte of the struct, of which every value is one.
+            unsafe { *(&raw mut call).cast::<u8>().add(at) ^= 1 };
+            let is_free = free.iter().any(|field| field.contains(&at));
+            assert_eq!(brief(&call, &example()).is_some(), is_free, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_side_that_is_absent_may_hold_anything() {
+        let mut call = example();
+        (call.encoder.data, call.encoder.dtype, call.key.accumulate) = (std::ptr::null(), 77, 77);
+        let made = brief(&call, &example()).unwrap();
+        assert!(made.sides[0].is_some() && made.sides[1].is_none());
+    }
+
+    #[test]
+    fn negative_rows_and_negative_workspace_go_the_full_way() {
+        let (mut rows, mut workspace) = (example(), example());
+        (rows.encoder.rows, workspace.workspace_bytes) = (-1, -1);
+        assert!(brief(&rows, &example()).is_none() && brief(&workspace, &example()).is_none());
+    }
+}

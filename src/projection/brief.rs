@@ -176,3 +176,65 @@ impl Projection {
             && self.ensure_suits(plan, call, &job).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: usize = 8;
+
+    /// Both sides, packed: rows of 16 bytes and results of 32.
+    fn outline() -> Outline {
+        let extent = |step| Extent { span: ROWS * step, step };
+        let side = |views| Some(SideOutline { most_rows: ROWS, rows: extent(16), views });
+        let sides = [side([Some(extent(32)), None]), side([Some(extent(32)); 2])];
+        Outline { sides, misaligned: 15 }
+    }
+
+    fn both() -> [Option<BriefSide>; 2] {
+        let side = |rows, views| Some(BriefSide { row_count: ROWS, rows, views });
+        [side(1024, [2048, 0]), side(1024, [2048 + 256, 2048 + 512])]
+    }
+
+    #[test]
+    fn arrays_that_are_apart_are_admitted_and_neighbours_are_apart() {
+        let [decoder, encoder] = both();
+        for sides in [both(), [decoder, None], [None, encoder]] {
+            assert!(outline().admits(&sides), "{sides:?}");
+        }
+        assert!(!outline().admits(&[None, None]));
+    }
+
+    #[test]
+    fn what_the_full_checks_may_refuse_is_not_admitted() {
+        type Change = fn(&mut BriefSide, &mut BriefSide);
+        let changes: [Change; 10] = [
+            |decoder, _| decoder.row_count = 0,
+            |_, encoder| encoder.row_count = ROWS + 1,
+            |decoder, _| decoder.rows += 8,
+            |_, encoder| encoder.views[1] += 2,
+            |decoder, _| decoder.rows = 0,
+            |_, encoder| encoder.views[1] = 0,
+            |_, encoder| encoder.views[1] = usize::MAX - 15,
+            |decoder, encoder| encoder.views[0] = decoder.views[0] + 240,
+            |decoder, encoder| decoder.views[0] = encoder.rows + 112,
+            |_, encoder| encoder.views[1] = encoder.views[0] - 240,
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let [Some(mut decoder), Some(mut encoder)] = both() else { unreachable!() };
+            change(&mut decoder, &mut encoder);
+            assert!(!outline().admits(&[Some(decoder), Some(encoder)]), "change {number}");
+        }
+    }
+
+    #[test]
+    fn fewer_rows_take_less_memory() {
+        let [Some(decoder), Some(mut encoder)] = both() else { unreachable!() };
+        encoder.views[1] = encoder.views[0] + 240;
+        encoder.row_count = ROWS - 1;
+        assert!(outline().admits(&[Some(decoder), Some(encoder)]));
+        let mut without_encoder = outline();
+        without_encoder.sides[1] = None;
+        assert!(!without_encoder.admits(&[Some(decoder), Some(encoder)]));
+    }
+}
