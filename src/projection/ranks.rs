@@ -265,7 +265,7 @@ impl Projection {
         let device =
             backend::Plan::of_products(minimum, minimum.max(together.staged_bytes() + recommended));
         let shape = CallShape::of(together.call(), options.alignment);
-        Ok(Plan { device, shape, owner: self.number, products: Some(products) })
+        Ok(Plan { device, shape, outline: None, owner: self.number, products: Some(products) })
     }
 
     fn product_plans(
