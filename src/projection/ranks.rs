@@ -72,8 +72,8 @@ impl Projection {
         Ok(self.group()?.comm.seat())
     }
 
-    /// Whether a call needs other ranks at all. Refuses to gather heads that no rank has, and halves
-    /// of what cannot be halved.
+    /// Whether a call needs other ranks at all. Refuses to gather heads that no rank has, and
+    /// halves of what cannot be halved.
     pub fn has_transfers(&self, collective: &Collective<'_>) -> Result<bool, Error> {
         let group = self.group()?;
         let moves = |part| self.reach(&group, collective, part) != Reach::Holders;
