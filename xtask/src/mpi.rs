@@ -1,8 +1,8 @@
-//! `bindings/mpi` and `examples/c/ranks.c`, as several processes of this machine.
+//! `bindings/mpi`, `examples/c/ranks.c` and the command, as several processes of this machine.
 
 use crate::bindings::simulator;
 use crate::demo;
-use crate::run::Run;
+use crate::run::{Run, target};
 use std::path::{Path, PathBuf};
 
 const WARNINGS: &[&str] =
@@ -12,7 +12,8 @@ const SMALL: &[&str] = &["-DXQKV_MPI_MOST_BYTES=5", "-DXQKV_MPI_MOST_STAGED_BYTE
 /// MPI's own C++ interface, which is no more, has warnings.
 const CPP: &[&str] = &["-std=c++11", "-xc++", "-DOMPI_SKIP_MPICXX", "-DMPICH_SKIP_MPICXX"];
 
-/// The adapter's tests in C and C++, with large and small limits, and the example on both backends.
+/// The adapter's tests in C and C++, with large and small limits, the example on both backends, and
+/// the command.
 pub fn run() -> Result<(), String> {
     let folder = demo::library()?;
     let test = "bindings/mpi/tests/test_mpi.c";
@@ -26,7 +27,8 @@ pub fn run() -> Result<(), String> {
             launch(processes, &program).succeed()?;
         }
     }
-    example(&folder)
+    example(&folder)?;
+    verify(&folder)
 }
 
 /// The example: on the host over MPI, and on simulated GPUs over a simulated NCCL.
@@ -39,6 +41,24 @@ fn example(folder: &Path) -> Result<(), String> {
     ["XQKV_CUDA_LIBRARY", "XQKV_CUBLASLT_LIBRARY", "XQKV_NCCL_LIBRARY"]
         .iter()
         .fold(launch("2", &program).arg("cuda"), |run, name| run.env(name, &simulator))
+        .succeed()
+}
+
+/// The command as ranks that mpirun started, by its plug-in.
+fn verify(folder: &Path) -> Result<(), String> {
+    let plugin = folder.join("libxqkv_mpi_plugin.so");
+    Run::new("mpicc", &["-shared", "-fPIC", "-O1"])
+        .args(&WARNINGS.iter().map(ToString::to_string).collect::<Vec<_>>())
+        .args(&["bindings/mpi/plugin.c", "-lpthread", "-o"].map(str::to_owned))
+        .arg(&plugin)
+        .succeed()?;
+    let build = ["build", "--quiet", "--package", "xqkv", "--bin", "xqkv", "--features", "cli"];
+    Run::cargo(&build).succeed()?;
+    let asked = ["--comm", "mpi", "--gather", "--share-replicas", "--encoder-sharded", "--json"];
+    launch("3", &target().join("debug/xqkv"))
+        .args(&["verify", "tests/data/mllama", "--ranks", "3"].map(str::to_owned))
+        .args(&asked.map(str::to_owned))
+        .env("XQKV_MPI_PLUGIN", &plugin)
         .succeed()
 }
 
