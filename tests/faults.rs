@@ -199,7 +199,7 @@ impl Fault {
 struct Verdict {
     fault: Fault,
     wrong: Vec<String>,
-    /// How often each status was answered.
+    /// What was answered, and whether it names the rank that the fault is of.
     statuses: Vec<String>,
     /// The longest wait, as a part of the deadline.
     longest: f64,
@@ -217,11 +217,10 @@ fn judge(fixture: &str, fault: Fault, said: &[(usize, Vec<Said>)]) -> Verdict {
         for (at, said) in failed.enumerate() {
             let Said { call, answer, took } = said;
             longest = longest.max(*took);
-            if std::env::var("SHOW").is_ok() {
-                println!("{call}: {answer}");
-            }
-            is_named |= answer.contains(&format!("rank {} ", fault.rank));
-            statuses.push(status_of(answer));
+            let names_it = answer.contains(&format!(": rank {} ", fault.rank));
+            is_named |= names_it;
+            let named = if names_it { "it" } else { "another" };
+            statuses.push(format!("{} names {named}", status_of(answer)));
             if !is_well_said(said, at == 0) {
                 wrong.push(format!("{fault:?}: rank {rank}, {call}: {answer} after {took:?}"));
             }
@@ -251,7 +250,7 @@ fn is_well_said(said: &Said, is_first: bool) -> bool {
     let allowed = if is_first { &["PEER_LOST", "TIMED_OUT"][..] } else { &["COMM_POISONED"] };
     let status = status_of(&said.answer);
     let is_known = allowed.contains(&status.trim_start_matches("XQKV_STATUS_"));
-    is_known && said.answer.contains("rank ") && said.took <= DEADLINE.mul_f64(1.2) + GRACE
+    is_known && said.answer.contains(": rank ") && said.took <= DEADLINE.mul_f64(1.2) + GRACE
 }
 
 /// The status that a message begins with.
