@@ -760,8 +760,8 @@ enum xqkv_forward_flag
    * CUDA, for engines of which one thread drives several devices: within its own ncclGroupStart
    * and ncclGroupEnd it makes each rank's call with this flag, which runs the products whose
    * results are moved and asks for the transfers; and behind the group's end the same call again
-   * with FINISH. Ranks are not held against each other. A call that both gathers encoder rows and
-   * moves results cannot be halved.
+   * with FINISH. Ranks are not held against each other. A call that both gathers encoder rows
+   * and moves results cannot be halved.
    */
   XQKV_FORWARD_FLAG_START = 4,
   /**

@@ -2,6 +2,7 @@
 //! rank's weights as versions, of which each forward runs on exactly one.
 
 mod agreement;
+mod brief;
 mod collective;
 mod current;
 mod group;
@@ -12,6 +13,7 @@ mod staging;
 mod together;
 mod version;
 
+pub use brief::BriefCall;
 pub use collective::{Collective, Phase, Sequence};
 pub use plan::Plan;
 
@@ -25,6 +27,7 @@ use crate::spec::{Part, Spec};
 use crate::stats::Counts;
 use crate::view::{Footprint, Indices, Rows, View, ensure_disjoint};
 use crate::weights::Update;
+use brief::Outline;
 use current::Current;
 use group::{Group, Member};
 use plan::CallShape;
@@ -308,7 +311,8 @@ impl Projection {
     ) -> Result<Plan, Error> {
         let shape = CallShape::of(call, options.alignment);
         let device = self.backend.plan(job, options)?;
-        let plan = Plan { device, shape, owner: self.number, products: None };
+        let outline = Outline::of(call, options.alignment);
+        let plan = Plan { device, shape, outline, owner: self.number, products: None };
         self.ensure_suits(&plan, call, job)?;
         Ok(plan)
     }
@@ -335,13 +339,16 @@ impl Projection {
         Ok((plan, 1))
     }
 
+    fn has_layers(&self, layer: i64, layer_count: i64) -> bool {
+        let (layers, last) = (self.shard.layers, layer.checked_add(layer_count));
+        layer_count > 0 && layers.begin <= layer && last.is_some_and(|last| last <= layers.end())
+    }
+
     /// Refuses layers that this rank does not hold.
     pub fn ensure_layers(&self, layer: i64, layer_count: i64) -> Result<(), Error> {
-        let (layers, last) = (self.shard.layers, layer.checked_add(layer_count));
+        let layers = self.shard.layers;
         ensure!(
-            layer_count > 0
-                && layers.begin <= layer
-                && last.is_some_and(|last| last <= layers.end()),
+            self.has_layers(layer, layer_count),
             LayerOutOfRange,
             "layer {layer} and layer_count {layer_count} leave this projection's layers {} to {}",
             layers.begin,

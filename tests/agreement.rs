@@ -1,5 +1,5 @@
-//! Whatever one rank has otherwise than the others is found, named with its ranks, and told to all of
-//! them: each word of each agreement is perturbed in turn.
+//! Whatever one rank has otherwise than the others is found, named with its ranks, and told to all
+//! of them: each word of each agreement is perturbed in turn.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/case.rs"]

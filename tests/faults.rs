@@ -1,9 +1,9 @@
-//! Ranks that are processes, one of which is killed or stopped at each of its steps: every other one
-//! is told so in time, keeps its weights, joins a new communicator and ends by itself.
+//! Ranks that are processes, one of which is killed or stopped at each of its steps: every other
+//! one is told so in time, keeps its weights, joins a new communicator and ends by itself.
 //!
-//! A step is a call of one of the collectives that the engine gave, or a place between the library's
-//! own calls, so nothing in the library knows of the test. This file is the parent and says what is
-//! right; started again with a rank to be, it is the ranks.
+//! A step is a call of one of the collectives that the engine gave, or a place between the
+//! library's own calls, so nothing in the library knows of the test. This file is the parent and
+//! says what is right; started again with a rank to be, it is the ranks.
 
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../src/bin/xqkv/library.rs"]
@@ -188,8 +188,8 @@ fn run(fixture: &str, fault: Option<Fault>) -> Vec<(usize, Vec<Said>)> {
 }
 
 impl Fault {
-    /// Whether all ranks can join anew: a stopped one goes on, and a lost one's seat can be taken by
-    /// another process where weights do not lie as others' heads ask for.
+    /// Whether all ranks can join anew: a stopped one goes on, and a lost one's seat can be taken
+    /// by another process where weights do not lie as others' heads ask for.
     fn joins_anew(&self, fixture: &str) -> bool {
         self.signal == libc::SIGSTOP || fixture == APART
     }

@@ -1,6 +1,6 @@
-//! What ranks do with each other's results, on both backends: jobs of some heads of a matrix have the
-//! bits of a job of all, staged results come to the places that a job writes itself, and transfers
-//! run beside a stream, in a capture as well.
+//! What ranks do with each other's results, on both backends: jobs of some heads of a matrix have
+//! the bits of a job of all, staged results come to the places that a job writes itself, and
+//! transfers run beside a stream, in a capture as well.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/case.rs"]

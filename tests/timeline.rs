@@ -1,5 +1,9 @@
-//! What is on the wire while products run, on the simulated devices' made-up clock: of the encoder's
-//! rows that ranks send each other, at most one transfer is waited for with nothing to do.
+//! What is on the wire while products run, on the simulated devices' made-up clock: of the
+//! encoder's rows that ranks send each other, at most one transfer is waited for with nothing to
+//! do.
+
+// The types are at the places that the functions go to.
+#![allow(clippy::missing_transmute_annotations)]
 
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../src/bin/xqkv/library.rs"]

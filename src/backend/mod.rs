@@ -4,12 +4,16 @@
 //! What it is given was checked: sizes are positive, addresses are right, and outputs are disjoint
 //! from each other and from inputs.
 
+mod brief;
 mod cuda;
 mod host;
+mod lane;
 mod stock;
 
+pub use brief::{Brief, BriefSide};
 pub use cuda::answers as cuda_answers;
 pub use host::{InstructionSet, run_part};
+pub use lane::{Lane, WORKSPACE_ALIGNMENT};
 pub use stock::{Borrowed, Content, Stock, VectorSource, WeightSource};
 
 use crate::device::Device;
@@ -55,6 +59,15 @@ pub trait Backend: Send + Sync {
     /// The rows can be read and the views written for as long as the device works on them, and
     /// nobody else writes the rows or touches the views meanwhile.
     unsafe fn run(&self, plan: &Plan, job: &Job<'_>) -> Result<Counts, Error>;
+
+    /// Runs a job by a plan, where the plan takes no more than this and it suits; None where that
+    /// cannot be told, and nothing was done.
+    ///
+    /// # Safety
+    /// As for `run`; everything but what the brief says is as in the job that was planned.
+    unsafe fn run_briefly(&self, _: &Plan, _: &Brief<'_>) -> Result<Option<Counts>, Error> {
+        Ok(None)
+    }
 
     /// A way for transfers between ranks, with a board of so many bytes.
     fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error>;
@@ -282,38 +295,6 @@ impl<'a> Side<'a> {
     /// The products that are there.
     pub fn outputs(&self) -> impl Iterator<Item = Output<'a>> {
         self.outputs.into_iter().flatten()
-    }
-}
-
-/// What a workspace's address is a multiple of.
-pub const WORKSPACE_ALIGNMENT: usize = 256;
-
-/// Where a device's work is put: addresses of the engine's objects, 0 for none. All 0 on the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lane {
-    /// The stream; 0 is the device's default stream.
-    pub stream: usize,
-    /// An event to wait for first.
-    pub wait_event: usize,
-    /// An event to record last.
-    pub signal_event: usize,
-    /// Scratch memory of the device.
-    pub workspace: usize,
-    /// Its size.
-    pub workspace_bytes: usize,
-}
-
-impl Lane {
-    /// Refuses a workspace that is smaller than what is needed.
-    pub fn ensure_workspace(&self, needed: usize) -> Result<(), Error> {
-        ensure!(
-            needed <= self.workspace_bytes,
-            WorkspaceTooSmall,
-            "workspace_bytes is {}, this call needs {needed}; xqkv_plan_get_workspace tells the \
-             sizes for a plan's rows",
-            self.workspace_bytes
-        );
-        Ok(())
     }
 }
 

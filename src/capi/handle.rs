@@ -50,7 +50,7 @@ pub(super) enum Object {
     Context(Arc<super::context::Context>),
     Projection(Arc<super::projection::Held>),
     Update(Arc<super::update::Held>),
-    Plan(Arc<crate::projection::Plan>),
+    Plan(Arc<super::brief::Planned>),
     Comm(Arc<crate::comm::Comm>),
 }
 
@@ -78,7 +78,7 @@ macro_rules! opaque {
 opaque!(xqkv_context, "context", 1, Context, super::context::Context);
 opaque!(xqkv_projection, "projection", 2, Projection, super::projection::Held);
 opaque!(xqkv_update, "update", 3, Update, super::update::Held);
-opaque!(xqkv_plan, "plan", 4, Plan, crate::projection::Plan);
+opaque!(xqkv_plan, "plan", 4, Plan, super::brief::Planned);
 opaque!(xqkv_comm, "comm", 5, Comm, crate::comm::Comm);
 
 /// An object that stays where it is for as long as this lives: its slot counts this as a user.

@@ -11,7 +11,7 @@ use std::ffi::c_void;
 /// Absent when `data` is NULL or `rows` is 0, whatever the other fields hold. Rows are packed: of
 /// any number of sequences, without padding, and independent of each other.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct xqkv_input {
     /// The first element of the first row, in the memory of the context's device, aligned to its
     /// dtype. NULL: absent.

@@ -1,6 +1,7 @@
 //! `xqkv_plan`: everything slow done up front for one shape of call.
 
 use super::boundary;
+use super::brief::Planned;
 use super::error::xqkv_error;
 use super::forward::xqkv_forward;
 use super::handle::{self, Borrowed};
@@ -134,6 +135,7 @@ pub unsafe extern "C" fn xqkv_plan_create(
         // SAFETY: the caller promises that layer_data is as long as the call has layers.
         let call = unsafe { example.resolve(&held.projection) }?;
         let made = held.projection.plan(&call, &options)?;
+        let made = Planned::new(made, &example, &held.projection);
         // SAFETY: not NULL and aligned.
         unsafe { *plan = handle::insert(Arc::new(made))? };
         Ok(())
@@ -161,7 +163,7 @@ pub unsafe extern "C" fn xqkv_plan_get_workspace(
     error: *mut xqkv_error,
 ) -> Status {
     boundary::call(error, || {
-        let plan = handle::get(plan)?;
+        let plan = &handle::get(plan)?.plan;
         // SAFETY: NULL or a struct that begins with its size.
         unsafe { plain::check(workspace, "workspace") }?;
         // SAFETY: just checked.

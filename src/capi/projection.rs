@@ -1,6 +1,7 @@
 //! `xqkv_projection`: this rank's shard of Wq, Wk and Wv of all layers.
 
 use super::boundary;
+use super::brief::Planned;
 use super::comm::{self, xqkv_comm};
 use super::context::{Context, xqkv_context};
 use super::error::xqkv_error;
@@ -15,7 +16,7 @@ use crate::backend::Numerics;
 use crate::comm::Comm;
 use crate::error::{Error, Status, ensure, named_enum};
 use crate::log::{Level, Log};
-use crate::projection::{Membership, Projection};
+use crate::projection::{Done, Membership, Projection};
 use crate::shard::{Range, Shard, Split, balanced};
 use crate::spec::Spec;
 use std::sync::Arc;
@@ -310,19 +311,41 @@ pub unsafe extern "C" fn xqkv_projection_forward(
             unsafe { plain::check(stats, "stats") }?;
         }
         let plan = borrow_plan(forward.plan)?;
-        // Used where it lies, since moving it takes as long as half of its checks.
-        // SAFETY: the caller promises that layer_data is as long as the call has layers.
-        let call = unsafe { forward.resolve(&held.projection) };
-        let call = call.as_ref().map_err(|error| forward.refused(&held.projection, error))?;
-        // SAFETY: the caller promises that inputs and views are memory as described, and that
-        // nobody else writes the inputs or touches the outputs meanwhile.
-        let done = unsafe { held.projection.forward(call, plan.as_deref()) }?;
+        let briefly = match plan.as_deref() {
+            // SAFETY: passed on.
+            Some(plan) => unsafe { plan.forward(forward, held) }?,
+            None => None,
+        };
+        let done = match briefly {
+            Some(done) => done,
+            // SAFETY: passed on.
+            None => unsafe { forward_fully(forward, held, plan.as_deref()) }?,
+        };
         if !stats.is_null() {
             // SAFETY: checked above.
             unsafe { *stats = xqkv_stats::new(&done) };
         }
         Ok(())
     })
+}
+
+/// Projects after all checks of the call, of which any may refuse it.
+///
+/// # Safety
+/// As for xqkv_projection_forward.
+#[inline(never)]
+unsafe fn forward_fully(
+    forward: &xqkv_forward,
+    held: &Held,
+    plan: Option<&Planned>,
+) -> Result<Done, Error> {
+    // Used where it lies, since moving it takes as long as half of its checks.
+    // SAFETY: the caller promises that layer_data is as long as the call has layers.
+    let call = unsafe { forward.resolve(&held.projection) };
+    let call = call.as_ref().map_err(|error| forward.refused(&held.projection, error))?;
+    // SAFETY: the caller promises that inputs and views are memory as described, and that nobody
+    // else writes the inputs or touches the outputs meanwhile.
+    unsafe { held.projection.forward(call, plan.map(|planned| &planned.plan)) }
 }
 
 /// A projection, or what is wrong with its spec and shard; ranks that wait for it are told.

@@ -23,7 +23,7 @@ use std::slice;
 /// Strides must nest: sorted by size, each is at least the extent inside it, so that no element is
 /// written twice. Bytes between the elements are not touched; nothing is read unless `accumulate`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct xqkv_view {
     /// The first element, in the memory of the context's device, aligned to its dtype.
     pub data: *mut c_void,

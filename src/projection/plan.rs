@@ -2,6 +2,7 @@
 //! against.
 
 use super::Call;
+use super::brief::Outline;
 use crate::backend;
 use crate::error::{Error, Status, ensure};
 use crate::view::{Rows, Strides, View};
@@ -11,6 +12,8 @@ use crate::view::{Rows, Strides, View};
 pub struct Plan {
     pub(super) device: backend::Plan,
     pub(super) shape: CallShape,
+    /// If some of its calls may go the short way.
+    pub(super) outline: Option<Outline>,
     /// The projection that made it.
     pub(super) owner: u64,
     /// Of a call with transfers: one for each of its products.

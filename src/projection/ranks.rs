@@ -72,8 +72,8 @@ impl Projection {
         Ok(self.group()?.comm.seat())
     }
 
-    /// Whether a call needs other ranks at all. Refuses to gather heads that no rank has, and halves
-    /// of what cannot be halved.
+    /// Whether a call needs other ranks at all. Refuses to gather heads that no rank has, and
+    /// halves of what cannot be halved.
     pub fn has_transfers(&self, collective: &Collective<'_>) -> Result<bool, Error> {
         let group = self.group()?;
         let moves = |part| self.reach(&group, collective, part) != Reach::Holders;
@@ -265,7 +265,7 @@ impl Projection {
         let device =
             backend::Plan::of_products(minimum, minimum.max(together.staged_bytes() + recommended));
         let shape = CallShape::of(together.call(), options.alignment);
-        Ok(Plan { device, shape, owner: self.number, products: Some(products) })
+        Ok(Plan { device, shape, outline: None, owner: self.number, products: Some(products) })
     }
 
     fn product_plans(

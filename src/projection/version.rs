@@ -122,6 +122,11 @@ impl Version {
         Kind::ALL.into_iter().filter(move |kind| kind.is_in(spec, part) && !held.has(*kind))
     }
 
+    /// The weights, if nothing is missing that any call may need.
+    pub(super) fn complete(&self) -> Option<&Weights> {
+        self.weights.as_ref().filter(|_| self.is_complete)
+    }
+
     /// Refuses a call that needs what was not loaded, and names it.
     pub(super) fn ensure_ready(
         &self,
@@ -129,7 +134,7 @@ impl Version {
         shard: &Shard,
         call: &Call,
     ) -> Result<&Weights, Error> {
-        if let (true, Some(weights)) = (self.is_complete, &self.weights) {
+        if let Some(weights) = self.complete() {
             return Ok(weights);
         }
         let mut missing = Vec::new();

@@ -183,7 +183,7 @@ impl Member<'_> {
         Ok(query.into_iter().map(f32::to_bits).collect())
     }
 
-    /// A call with every kind of transfer: rows that each rank has a part of, shared work, and all heads
+    /// A call with every kind of transfer: rows that each rank has a part of, shared work, and all
     /// to all ranks; and one in which only sharers exchange.
     fn forward(&self, projection: &Projection) -> Outcome<()> {
         let spec = self.checkpoint()?.spec()?;

@@ -42,8 +42,8 @@ enum Command {
     /// Holds the simulated GPU against NVIDIA's headers and cuBLASLt, which are large, and so not
     /// part of test
     Nvidia,
-    /// Writes the PTX of the CUDA backend's kernels anew with NVIDIA's compiler, which is large, and so
-    /// not part of test
+    /// Writes the PTX of the CUDA backend's kernels anew with NVIDIA's compiler, which is large,
+    /// and so not part of test
     Kernels {
         /// Only check that it is current
         #[arg(long)]

@@ -9,9 +9,9 @@ use super::kernels::{Gather, Kernels, Store};
 use super::order;
 use super::plan::{Choice, DevicePlan, Prepared};
 use super::planner::{Matmul, Start};
-use super::shape::weight_place;
+use super::shape::column_place;
 use super::weights::{Bias, DeviceWeights};
-use crate::backend::{Job, MatrixForm, Side};
+use crate::backend::{Form, Lane, MatrixForm, Output, Side};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status};
 use crate::stats::Counts;
@@ -24,7 +24,66 @@ pub(super) struct Launch<'a> {
     pub(super) context: &'a Context,
     pub(super) plan: &'a DevicePlan,
     pub(super) weights: &'a DeviceWeights,
-    pub(super) job: &'a Job<'a>,
+    pub(super) form: &'a Form,
+    /// The first, counted in the form.
+    pub(super) layer: usize,
+    pub(super) lane: &'a Lane,
+}
+
+/// One side of a call.
+pub(super) struct Operands<'a> {
+    /// More of it than addresses: for lists, for views whose layers have each their own, and for
+    /// what is staged.
+    pub(super) side: Option<&'a Side<'a>>,
+    pub(super) rows: usize,
+    pub(super) row_count: usize,
+    pub(super) outputs: [Option<Written>; 2],
+}
+
+/// Some neighbouring outputs of a matrix, and where those of the first layer go.
+#[derive(Clone, Copy)]
+pub(super) struct Written {
+    pub(super) matrix: usize,
+    pub(super) begin: usize,
+    pub(super) view: usize,
+}
+
+impl<'a> Operands<'a> {
+    pub(super) fn of(side: &'a Side<'a>) -> Self {
+        let written = |output: Output<'_>| Written {
+            matrix: output.matrix,
+            begin: output.columns.begin,
+            view: output.view.address(0),
+        };
+        Self {
+            side: Some(side),
+            rows: side.rows.address(),
+            row_count: side.rows.count() as usize,
+            outputs: side.outputs.map(|output| output.map(written)),
+        }
+    }
+
+    fn view_address(&self, start: &Start, matmul: &Matmul) -> usize {
+        let output = self.side.and_then(|side| side.outputs[start.part]);
+        let first = match output {
+            // Where layers are a stride apart it is part of the start.
+            Some(output) if !output.view.has_layer_stride() => output.view.address(start.layer),
+            _ => self.outputs[start.part].map_or(0, |written| written.view),
+        };
+        first + start.view as usize * matmul.dtype.bytes()
+    }
+
+    /// Elements from the first view to the second, where they are a batch and not as far apart as
+    /// in the plan's descriptor.
+    fn moved_pair(&self, matmul: &Matmul) -> Option<i64> {
+        let (true, [Some(first), Some(second)]) = (matmul.batches_pair(), self.outputs) else {
+            return None;
+        };
+        let bytes = second.view as i64 - first.view as i64;
+        let element = matmul.dtype.bytes() as i64;
+        let planned = matmul.batch.map(|axis| axis.view * element);
+        (planned != Some(bytes)).then(|| bytes / element)
+    }
 }
 
 /// The addresses of one matmul, and the stream that it is put on.
@@ -52,17 +111,17 @@ impl<'a> Launch<'a> {
     ///
     /// # Safety
     /// As for [`crate::backend::Backend::run`]; our context is current.
-    pub(super) unsafe fn run(&self) -> Result<Counts, Error> {
+    pub(super) unsafe fn run(&self, sides: &[Option<Operands<'_>>; 2]) -> Result<Counts, Error> {
         let mut counts = Counts::default();
-        order::begin(self.context.driver, self.job.lane)?;
-        for (number, side) in self.job.sides.iter().enumerate() {
+        order::begin(self.context.driver, self.lane)?;
+        for (number, side) in sides.iter().enumerate() {
             if let Some(side) = side {
                 // SAFETY: passed on.
                 let done = unsafe { self.side(number, side, &mut counts) };
                 done.map_err(|error| after_launches(error, &counts))?;
             }
         }
-        let ended = order::end(self.context.driver, self.job.lane);
+        let ended = order::end(self.context.driver, self.lane);
         ended.map_err(|error| after_launches(error, &counts))?;
         Ok(counts)
     }
@@ -70,7 +129,7 @@ impl<'a> Launch<'a> {
     unsafe fn side(
         &self,
         number: usize,
-        side: &Side<'_>,
+        side: &Operands<'_>,
         counts: &mut Counts,
     ) -> Result<(), Error> {
         // SAFETY: passed on.
@@ -83,21 +142,22 @@ impl<'a> Launch<'a> {
     }
 
     /// Where the side's rows are, once those of a list were put together.
-    unsafe fn gathered(&self, number: usize, side: &Side<'_>) -> Result<usize, Error> {
-        let Some(list) = side.rows.list() else { return Ok(side.rows.address()) };
-        let staged = self.job.lane.workspace + self.plan.scratch.gathered[number];
+    unsafe fn gathered(&self, number: usize, side: &Operands<'_>) -> Result<usize, Error> {
+        let listed = side.side.and_then(|side| Some((side.rows, side.rows.list()?)));
+        let Some((rows, list)) = listed else { return Ok(side.rows) };
+        let staged = self.lane.workspace + self.plan.scratch.gathered[number];
         let call = Gather {
-            source: side.rows.address() as u64,
+            source: rows.address() as u64,
             list: list.address() as u64,
             staged: staged as u64,
-            rows: side.rows.count(),
+            rows: rows.count(),
             buffer_rows: list.bound(),
-            width: self.form(side).inputs as i64,
-            row_stride: side.rows.row_stride(),
-            element_bytes: side.rows.dtype().bytes() as i64,
+            width: self.matrix(side).inputs as i64,
+            row_stride: rows.row_stride(),
+            element_bytes: rows.dtype().bytes() as i64,
         };
         // SAFETY: passed on; the workspace was checked to have room.
-        unsafe { self.kernels()?.gather(&call, self.job.lane.stream as Handle) }?;
+        unsafe { self.kernels()?.gather(&call, self.lane.stream as Handle) }?;
         Ok(staged)
     }
 
@@ -108,14 +168,14 @@ impl<'a> Launch<'a> {
 
     unsafe fn matmul(
         &self,
-        side: &Side<'_>,
+        side: &Operands<'_>,
         rows: usize,
         prepared: &Prepared,
         counts: &mut Counts,
     ) -> Result<(), Error> {
-        let mut filled = Filled::new(prepared, side.rows.count() as usize);
+        let mut filled = Filled::new(prepared, side.row_count);
         self.fill(side, &mut filled)?;
-        let left = self.job.lane.workspace_bytes - self.plan.scratch.minimum;
+        let left = self.lane.workspace_bytes - self.plan.scratch.minimum;
         let choice = prepared.choice(filled.row_count, left);
         for start in &prepared.matmul.starts {
             filled.place_bias(self, start)?;
@@ -123,7 +183,7 @@ impl<'a> Launch<'a> {
             // SAFETY: the addresses are of memory that the job spans, which was checked.
             unsafe { filled.launch(self.context, choice, &places) }?;
             counts.matmuls += 1;
-            counts.multiply_adds += filled.multiply_adds(self.form(side).inputs);
+            counts.multiply_adds += filled.multiply_adds(self.matrix(side).inputs);
             if prepared.matmul.is_staged {
                 // SAFETY: passed on.
                 unsafe { self.store(side, start, places.view) }?;
@@ -135,11 +195,11 @@ impl<'a> Launch<'a> {
     /// Sets this call's rows, distance of the pair, and biases: in place, since descriptors are
     /// large.
     #[inline(always)]
-    fn fill(&self, side: &Side<'_>, filled: &mut Filled<'_>) -> Result<(), Error> {
+    fn fill(&self, side: &Operands<'_>, filled: &mut Filled<'_>) -> Result<(), Error> {
         use sys::cublasLtMatrixLayoutAttribute_t as attribute;
         let (cublaslt, prepared) = (self.context.cublaslt, filled.prepared);
         let matmul = &prepared.matmul;
-        let distance = moved_pair(side, matmul);
+        let distance = side.moved_pair(matmul);
         if filled.row_count != prepared.most_rows || distance.is_some() {
             let sized = prepared.sized(cublaslt, filled.row_count)?;
             let (_, view) = filled.layouts.insert(sized);
@@ -148,7 +208,7 @@ impl<'a> Launch<'a> {
                 cublaslt.set_layout(view, offset, distance)?;
             }
         }
-        let stack = self.form(side).stack;
+        let stack = self.matrix(side).stack;
         filled.bias = matmul.has_bias.then(|| self.weights.bias(stack, matmul.dtype)).flatten();
         if filled.bias.is_some() {
             filled.operation = Some(prepared.operation);
@@ -157,10 +217,11 @@ impl<'a> Launch<'a> {
     }
 
     /// Writes staged results where they go.
-    unsafe fn store(&self, side: &Side<'_>, start: &Start, staged: usize) -> Result<(), Error> {
-        let Some(output) = &side.outputs[start.part] else { return Ok(()) };
-        let form = &self.job.form.matrices[output.matrix];
-        let norm = self.weights.norm(self.job.layer + start.layer, output.matrix, form);
+    unsafe fn store(&self, side: &Operands<'_>, start: &Start, staged: usize) -> Result<(), Error> {
+        let output = side.side.and_then(|side| side.outputs[start.part]);
+        let output = output.ok_or_else(|| Error::new(Status::Panic, "a store of no output"))?;
+        let form = &self.form.matrices[output.matrix];
+        let norm = self.weights.norm(self.layer + start.layer, output.matrix, form);
         let rounds_first = form.norm.is_some_and(|norm| norm.rounds_first);
         let call = Store {
             staged: staged as u64,
@@ -169,44 +230,45 @@ impl<'a> Launch<'a> {
             scale: if form.norm.is_some() { form.scale } else { 1.0 },
             epsilon: form.norm.map_or(0.0, |norm| norm.epsilon),
             staged_dtype: Dtype::F32 as i32,
-            round_dtype: if rounds_first { self.job.form.dtype as i32 } else { 0 },
+            round_dtype: if rounds_first { self.form.dtype as i32 } else { 0 },
             ..Store::whole(output.view, start.layer)
         };
         // SAFETY: passed on; what is staged is as large as the view's rows.
-        unsafe { self.kernels()?.store(&call, self.job.lane.stream as Handle) }
+        unsafe { self.kernels()?.store(&call, self.lane.stream as Handle) }
     }
 
     fn places(
         &self,
-        side: &Side<'_>,
+        side: &Operands<'_>,
         rows: usize,
         matmul: &Matmul,
         start: &Start,
     ) -> Result<Places, Error> {
-        let (workspace, scratch) = (self.job.lane.workspace, self.plan.scratch);
+        let (workspace, scratch) = (self.lane.workspace, self.plan.scratch);
         Ok(Places {
             weights: self.weight_address(side, start)?,
             rows,
             view: match matmul.is_staged {
                 true => workspace + scratch.staged,
-                false => view_address(side, start, matmul),
+                false => side.view_address(start, matmul),
             },
             workspace: workspace + scratch.minimum,
-            stream: self.job.lane.stream as Handle,
+            stream: self.lane.stream as Handle,
         })
     }
 
-    fn weight_address(&self, side: &Side<'_>, start: &Start) -> Result<usize, Error> {
-        let output = side.outputs[start.part].as_ref();
+    fn weight_address(&self, side: &Operands<'_>, start: &Start) -> Result<usize, Error> {
+        let output = side.outputs[start.part];
         let output = output.ok_or_else(|| Error::new(Status::Panic, "a start of no output"))?;
-        let place = weight_place(self.job, output, self.weights, start.layer)?;
-        Ok(place.address + start.weight as usize * self.job.form.dtype.bytes())
+        let (layer, columns) = (self.layer + start.layer, (output.matrix, output.begin));
+        let place = column_place(self.form, self.weights, layer, columns)?;
+        Ok(place.address + start.weight as usize * self.form.dtype.bytes())
     }
 
     /// What the side's matrices have in common: their stack and their inputs.
-    fn form(&self, side: &Side<'_>) -> &MatrixForm {
-        let matrix = side.outputs().next().map_or(0, |output| output.matrix);
-        &self.job.form.matrices[matrix]
+    fn matrix(&self, side: &Operands<'_>) -> &MatrixForm {
+        let matrix = side.outputs.iter().flatten().next().map_or(0, |output| output.matrix);
+        &self.form.matrices[matrix]
     }
 }
 
@@ -222,7 +284,7 @@ impl<'a> Filled<'a> {
         let (Some(bias), Some(operation)) = (self.bias, &mut self.operation) else {
             return Ok(());
         };
-        let elements = launch.job.layer as i64 * bias.layer_stride + start.bias;
+        let elements = launch.layer as i64 * bias.layer_stride + start.bias;
         let address = bias.address + elements as usize * self.prepared.matmul.dtype.bytes();
         let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
         launch.context.cublaslt.set_operation(operation, pointer, address)
@@ -277,25 +339,6 @@ impl<'a> Filled<'a> {
         let matmul = &self.prepared.matmul;
         (matmul.outputs * matmul.batch_count() * self.row_count * inputs) as u64
     }
-}
-
-/// Elements from the first view to the second, where they are a batch and not as far apart as in
-/// the plan's descriptor.
-fn moved_pair(side: &Side<'_>, matmul: &Matmul) -> Option<i64> {
-    let (true, [Some(first), Some(second)]) = (matmul.batches_pair(), &side.outputs) else {
-        return None;
-    };
-    let bytes = second.view.address(0) as i64 - first.view.address(0) as i64;
-    let element = matmul.dtype.bytes() as i64;
-    let planned = matmul.batch.map(|axis| axis.view * element);
-    (planned != Some(bytes)).then(|| bytes / element)
-}
-
-fn view_address(side: &Side<'_>, start: &Start, matmul: &Matmul) -> usize {
-    let Some(output) = &side.outputs[start.part] else { return 0 };
-    // Where layers are a stride apart it is part of the start.
-    let layer = if output.view.has_layer_stride() { 0 } else { start.layer };
-    output.view.address(layer) + start.view as usize * matmul.dtype.bytes()
 }
 
 /// Once something runs on the stream the outputs may have been written.

@@ -1,6 +1,7 @@
 //! The CUDA backend: cuBLASLt on the engine's stream. Weights lie on the device, plans hold what
 //! is slow, and a forward by a plan is one library call for each matmul.
 
+mod brief;
 mod context;
 mod cublaslt;
 mod device;
@@ -20,8 +21,8 @@ mod weights;
 mod wire;
 
 use super::{
-    Allocator, Backend, Block, Info, Job, Lane, Memory, Plan, PlanOptions, Side, Stock, Weights,
-    Wire,
+    Allocator, Backend, Block, Brief, Info, Job, Lane, Memory, Plan, PlanOptions, Side, Stock,
+    Weights, Wire,
 };
 use crate::device::Device;
 use crate::error::{Error, Status, ensure};
@@ -32,7 +33,7 @@ use context::Context;
 use cudarc::driver::sys;
 use device::CudaDevice;
 use driver::Handle;
-use launch::Launch;
+use launch::{Launch, Operands};
 use memory::Heap;
 use plan::{DevicePlan, Planner};
 use shape::side_shape;
@@ -182,9 +183,21 @@ impl Backend for Cuda {
         let (plan, weights) = (device_plan(plan)?, on_device(job.weights)?);
         job.lane.ensure_workspace(plan.scratch.minimum)?;
         let _entered = self.context().enter()?;
-        let launch = Launch { context: self.context(), plan, weights, job };
+        let (context, form, layer, lane) = (self.context(), job.form, job.layer, job.lane);
+        let launch = Launch { context, plan, weights, form, layer, lane };
+        let operands = job.sides.each_ref().map(|side| side.as_ref().map(Operands::of));
         // SAFETY: passed on.
-        unsafe { launch.run() }
+        unsafe { launch.run(&operands) }
+    }
+
+    unsafe fn run_briefly(&self, plan: &Plan, brief: &Brief<'_>) -> Result<Option<Counts>, Error> {
+        let (plan, weights) = (device_plan(plan)?, on_device(brief.weights)?);
+        let Some(operands) = plan.operands(brief, weights) else { return Ok(None) };
+        let Brief { form, layer, lane, .. } = *brief;
+        let _entered = self.context().enter()?;
+        let launch = Launch { context: self.context(), plan, weights, form, layer, lane };
+        // SAFETY: passed on.
+        unsafe { launch.run(&operands) }.map(Some)
     }
 
     fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {

@@ -4,12 +4,12 @@
 use super::cublaslt::{Algorithm, Candidate, CublasLt, Layout, Operation, Preference};
 use super::kernels::Kernels;
 use super::memory::Heap;
-use super::planner::{Matmul, Needs, Relation, SideShape, matmuls};
+use super::planner::{Matmul, Relation, SideShape, matmuls};
 use super::scratch::Scratch;
 use super::shape::{relation, side_shape};
 use super::timing::Timer;
 use super::weights::{Arrangement, DeviceWeights};
-use crate::backend::{Columns, Info, Job, PlanOptions, Side, WORKSPACE_ALIGNMENT};
+use crate::backend::{Columns, Info, Job, Output, PlanOptions, Side, WORKSPACE_ALIGNMENT};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use cudarc::cublaslt::sys;
@@ -29,9 +29,12 @@ pub(super) struct DevicePlan {
 /// One side's matmuls.
 pub(super) struct SidePlan {
     pub(super) shape: SideShape,
-    columns: [Option<Columns>; 2],
+    pub(super) outputs: [Option<PlannedOutput>; 2],
     pub(super) matmuls: Vec<Prepared>,
 }
+
+/// A matrix of the form, and which of its outputs.
+type PlannedOutput = (usize, Columns);
 
 /// One matmul with its descriptors; columns of B and D and a pair's distance where they are not
 /// these, and the bias's address are set on copies of them for each call.
@@ -89,7 +92,7 @@ impl DevicePlan {
         };
         let planned = planned.ok_or_else(|| mismatch("the side"))?;
         ensure!(
-            columns(side) == planned.columns,
+            outputs(side) == planned.outputs,
             PlanMismatch,
             "{}'s heads are not those that the plan was made for; make a plan for these",
             side.name
@@ -101,13 +104,8 @@ impl DevicePlan {
             "the weights lie otherwise than when the plan was made, since others were borrowed; \
              make the plan anew"
         );
-        let suits = |prepared: &Prepared| match prepared.matmul.needs {
-            Needs::Nothing => true,
-            Needs::Behind => matches!(given, Relation::Behind(_)),
-            Needs::Exactly(relation) => relation == given,
-        };
         ensure!(
-            planned.matmuls.iter().all(suits),
+            planned.suits(given),
             PlanMismatch,
             "key and value lie otherwise to each other ({:?}) than when the plan was made ({:?}); \
              make a plan for this",
@@ -134,14 +132,19 @@ impl DevicePlan {
 }
 
 impl SidePlan {
+    /// Whether its matmuls write views that lie like this to each other.
+    pub(super) fn suits(&self, given: Relation) -> bool {
+        self.matmuls.iter().all(|prepared| prepared.matmul.needs.suit(given))
+    }
+
     fn takes_kernels(&self) -> bool {
         self.shape.has_list || self.matmuls.iter().any(|prepared| prepared.matmul.is_staged)
     }
 }
 
-/// Which of its matrices' outputs a side has.
-fn columns(side: &Side<'_>) -> [Option<Columns>; 2] {
-    side.outputs.map(|output| output.map(|output| output.columns))
+fn outputs(side: &Side<'_>) -> [Option<PlannedOutput>; 2] {
+    let planned = |output: Output<'_>| (output.matrix, output.columns);
+    side.outputs.map(|output| output.map(planned))
 }
 
 fn mismatch(what: &str) -> Error {
@@ -171,7 +174,7 @@ impl Planner<'_> {
         let rows = side.rows.count() as usize;
         let prepare = |matmul| self.prepare((job, side, &shape), matmul, rows);
         let matmuls = matmuls(&shape).into_iter().map(prepare).collect::<Result<_, _>>()?;
-        Ok(SidePlan { shape, columns: columns(side), matmuls })
+        Ok(SidePlan { shape, outputs: outputs(side), matmuls })
     }
 
     /// Most scratch memory: NVIDIA's recommendation, unless the options say otherwise. Split sums

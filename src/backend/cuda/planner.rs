@@ -105,6 +105,17 @@ pub(super) enum Needs {
     Exactly(Relation),
 }
 
+impl Needs {
+    /// Whether views that lie like this to each other are written where they are.
+    pub(super) fn suit(self, given: Relation) -> bool {
+        match self {
+            Needs::Nothing => true,
+            Needs::Behind => matches!(given, Relation::Behind(_)),
+            Needs::Exactly(relation) => relation == given,
+        }
+    }
+}
+
 /// A direction in which a matmul is repeated, and how far each operand steps, in its elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Axis {

@@ -2,7 +2,8 @@
 
 use super::planner::{PartShape, Relation, SideShape};
 use super::weights::DeviceWeights;
-use crate::backend::{Borrowed, Job, Output, Side};
+use crate::backend::{Borrowed, Form, Job, Output, Side};
+use crate::dtype::Dtype;
 use crate::error::{Error, ensure};
 use crate::view::View;
 
@@ -126,10 +127,19 @@ pub(super) fn weight_place(
     weights: &DeviceWeights,
     at: usize,
 ) -> Result<Borrowed, Error> {
-    let matrices = job.form.matrices.len();
-    let whole = weights.place((job.layer + at) * matrices + output.matrix)?;
-    let before = output.columns.begin * whole.row_stride as usize;
-    Ok(Borrowed { address: whole.address + before * job.form.dtype.bytes(), ..whole })
+    column_place(job.form, weights, job.layer + at, (output.matrix, output.columns.begin))
+}
+
+/// Where the weights of a layer's matrix are, from one of its outputs on.
+pub(super) fn column_place(
+    form: &Form,
+    weights: &DeviceWeights,
+    layer: usize,
+    (matrix, begin): (usize, usize),
+) -> Result<Borrowed, Error> {
+    let whole = weights.place(layer * form.matrices.len() + matrix)?;
+    let before = begin * whole.row_stride as usize;
+    Ok(Borrowed { address: whole.address + before * form.dtype.bytes(), ..whole })
 }
 
 fn address_step(from: Borrowed, to: Borrowed) -> i64 {
@@ -168,9 +178,13 @@ pub(super) fn relation(side: &Side<'_>) -> Relation {
     if !has_strides && first.view.shape().layers > 1 {
         return Relation::Apart;
     }
-    let (from, to) = (first.view.address(0), second.view.address(0));
-    match to.checked_sub(from) {
-        Some(bytes) => Relation::Behind((bytes / first.view.dtype().bytes()) as i64),
+    relation_of(first.view.address(0), second.view.address(0), first.view.dtype())
+}
+
+/// How two views lie to each other, the first of this dtype.
+pub(super) fn relation_of(first: usize, second: usize, dtype: Dtype) -> Relation {
+    match second.checked_sub(first) {
+        Some(bytes) => Relation::Behind((bytes / dtype.bytes()) as i64),
         None => Relation::Apart,
     }
 }
