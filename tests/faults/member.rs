@@ -111,7 +111,8 @@ impl Member<'_> {
         if let Ok(projection) = &projection {
             let before = said("decode", || self.decode(projection));
             let _ = said("forward", || self.forward(projection));
-            let _ = said("commit again", || self.commit(projection));
+            let committed = said("commit again", || self.commit(projection)).is_ok();
+            assert_eq!(projection.weights_version(), Ok(1 + i64::from(committed)));
             let after = said("decode again", || self.decode(projection));
             assert_eq!(before, after, "weights are as they were");
             assert!(before.is_ok());
