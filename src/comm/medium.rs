@@ -129,6 +129,12 @@ pub trait Medium: Send + Sync {
     /// and others touch its memory no more.
     fn leave(&self) {}
 
+    /// Waits until transfers that were asked for within a group of the engine's own, which has
+    /// ended, are on their stream.
+    fn settle(&self, _until: Deadline) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Looks whether something failed, without waiting.
     fn poll(&self) -> Result<(), Failure>;
 

@@ -273,6 +273,12 @@ impl Turn<'_> {
         finished.map_err(|failure| self.fail(operation, &failure))
     }
 
+    /// Waits until what was started in a group of the engine's, which has ended, is on its stream.
+    pub fn settle(&self, operation: &str) -> Result<(), Error> {
+        let settled = self.comm.medium.settle(self.deadline());
+        settled.map_err(|failure| self.fail(operation, &failure))
+    }
+
     /// Looks whether what was started has failed, without waiting.
     pub fn poll(&self, operation: &str) -> Result<(), Error> {
         self.comm.medium.poll().map_err(|failure| self.fail(operation, &failure))

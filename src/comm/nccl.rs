@@ -109,6 +109,10 @@ impl Medium for Nccl {
         }
     }
 
+    fn settle(&self, until: Deadline) -> Result<(), Failure> {
+        self.rank.settle("ncclGroupEnd", until)
+    }
+
     fn poll(&self) -> Result<(), Failure> {
         self.rank.look()
     }

@@ -14,6 +14,9 @@ use crate::view::Rows;
 const QUERY_MARK: usize = WIRE_MARKS - 2;
 const ENCODER_MARK: usize = WIRE_MARKS - 1;
 
+/// What messages call transfers between the halves of a call.
+const GROUP: &str = "the transfers of an engine's group";
+
 impl Together<'_> {
     /// Does all of it, and gives what was executed.
     ///
@@ -29,6 +32,8 @@ impl Together<'_> {
         let (phase, mut lane) = (self.collective.phase, self.call.lane);
         if phase == Phase::Finish {
             lane.wait_event = 0;
+            // Before the stream is used in any way.
+            run.turn.settle(GROUP)?;
         }
         if phase == Phase::Start {
             lane.signal_event = 0;
@@ -88,7 +93,7 @@ impl Run<'_, '_, '_> {
     fn second_half(&mut self) -> Result<(), Error> {
         const MARK: usize = 0;
         self.this.group.wire.mark(MARK)?;
-        self.land("the transfers of an engine's group", MARK)?;
+        self.land(GROUP, MARK)?;
         let chunks = self.chunks();
         if !chunks.is_empty() {
             self.queries()?;
