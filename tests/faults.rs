@@ -1,13 +1,15 @@
 //! Ranks that are processes, one of which is killed or stopped at each of its steps: every other
-//! one is told so in time, keeps its weights, and ends by itself.
+//! one is told so in time, keeps its weights, joins a new communicator and ends by itself.
 //!
 //! A step is a call of one of the collectives that the engine gave, or a place between the
-//! library's own calls, so nothing in the library knows of the test. This file is both the parent
-//! and, started again with a rank to be, the ranks.
+//! library's own calls, so nothing in the library knows of the test. This file is the parent and
+//! says what is right; started again with a rank to be, it is the ranks.
 
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../src/bin/xqkv/library.rs"]
 mod library;
+#[path = "faults/member.rs"]
+mod member;
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../src/bin/xqkv/sockets.rs"]
 mod sockets;
@@ -15,76 +17,25 @@ mod sockets;
 #[path = "../src/bin/xqkv/tensors.rs"]
 mod tensors;
 
-use library::{Checkpoint, Comm, Context, Outcome, Projection, balanced, call};
+use member::Member;
 use sockets::Mesh;
-use std::collections::VecDeque;
-use std::ffi::c_void;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader};
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
-use xqkv::capi::collectives::{xqkv_collectives, xqkv_message};
-use xqkv::capi::forward::ForwardFlag;
-use xqkv::capi::projection::ProjectionFlag;
-use xqkv::dtype::Dtype;
+use std::time::Duration;
 
 const RANKS: usize = 3;
 const DEADLINE: Duration = Duration::from_millis(1000);
 /// What a rank may take beyond its deadline: a fifth of it, and as much as other tests of this
-/// machine may hold it up. The record has what it took on an idle one.
+/// machine may hold it up. The record has what it took.
 const GRACE: Duration = Duration::from_millis(700);
-const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/mllama");
-const ROWS: [usize; RANKS] = [5, 0, 8];
-
-/// Steps that this process has come to, the one to end at, and the signal.
-static STEPS: AtomicU64 = AtomicU64::new(0);
-static LAST_STEP: AtomicU64 = AtomicU64::new(u64::MAX);
-static SIGNAL: AtomicU64 = AtomicU64::new(0);
-
-fn step() {
-    if STEPS.fetch_add(1, Relaxed) + 1 == LAST_STEP.load(Relaxed) {
-        // SAFETY: that is the test.
-        unsafe { libc::raise(SIGNAL.load(Relaxed) as i32) };
-    }
-}
-
-unsafe extern "C" fn all_gather(
-    buffer: *mut c_void,
-    bytes: *const i64,
-    rank_count: i64,
-    stream: *mut c_void,
-    user: *mut c_void,
-) -> i32 {
-    step();
-    // SAFETY: passed on.
-    unsafe { sockets::all_gather(buffer, bytes, rank_count, stream, user) }
-}
-
-unsafe extern "C" fn broadcast(
-    buffer: *mut c_void,
-    bytes: i64,
-    root: i64,
-    stream: *mut c_void,
-    user: *mut c_void,
-) -> i32 {
-    step();
-    // SAFETY: passed on.
-    unsafe { sockets::broadcast(buffer, bytes, root, stream, user) }
-}
-
-unsafe extern "C" fn exchange(
-    messages: *const xqkv_message,
-    count: i64,
-    stream: *mut c_void,
-    user: *mut c_void,
-) -> i32 {
-    step();
-    // SAFETY: passed on.
-    unsafe { sockets::exchange(messages, count, stream, user) }
-}
+/// A layer of which ranks hold the same heads, whose work they share.
+const SHARED: &str = "mllama";
+/// One whose heads are each on one rank, so that a new process can take a lost one's seat.
+const APART: &str = "t5";
 
 /// What a rank did: a line for each of its calls.
 #[derive(Debug)]
@@ -106,137 +57,91 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn numbers(text: &str) -> Vec<i64> {
-    text.split(',').filter_map(|number| number.parse().ok()).collect()
+fn numbers(name: &str) -> Option<Vec<i64>> {
+    let numbers = |text: String| text.split(',').map(|number| number.parse().unwrap()).collect();
+    variable(name).map(numbers)
+}
+
+/// The mesh that the parent left to this rank.
+fn inherited(rank: usize, name: &str) -> Option<Mesh> {
+    let sockets = numbers(name)?.into_iter().map(|socket| socket as RawFd);
+    // SAFETY: left by the parent.
+    Some(unsafe { Mesh::inherited(rank, &sockets.collect::<Vec<_>>()) }.unwrap())
 }
 
 /// Does nothing unless this process was started as a rank.
 #[test]
 fn rank() {
     let Some(rank) = variable("XQKV_FAULTS_RANK").map(|rank| rank.parse().unwrap()) else { return };
-    let fault = numbers(&variable("XQKV_FAULTS_FAULT").unwrap_or_default());
-    if let [step, signal] = fault[..] {
-        LAST_STEP.store(step as u64, Relaxed);
-        SIGNAL.store(signal as u64, Relaxed);
+    if let Some([step, signal]) = numbers("XQKV_FAULTS_FAULT").as_deref() {
+        member::end_at(*step as u64, *signal as u64);
     }
-    let sockets = numbers(&variable("XQKV_FAULTS_SOCKETS").unwrap());
-    let sockets: Vec<RawFd> = sockets.into_iter().map(|socket| socket as RawFd).collect();
-    // SAFETY: left by the parent.
-    let mesh = unsafe { Mesh::inherited(rank, &sockets) }.unwrap();
-    live(rank, &mesh);
-    println!("\n@steps\t{}\t0", STEPS.load(Relaxed));
-}
-
-/// A rank's whole life.
-fn live(rank: usize, mesh: &Mesh) {
-    step();
-    let collectives = xqkv_collectives {
-        all_gather: Some(all_gather),
-        broadcast: Some(broadcast),
-        exchange: Some(exchange),
-        ..mesh.collectives()
-    };
-    let comm = Comm::collectives(&collectives, (rank, RANKS), DEADLINE.as_millis() as i64).unwrap();
-    let projection = said("create and commit", || load(rank, &comm));
-    if let Ok(projection) = &projection {
-        let before = said("decode", || decode(projection));
-        let _ = said("forward", || forward(rank, projection));
-        let after = said("decode again", || decode(projection));
-        assert_eq!(before, after, "weights are as they were");
-        assert!(before.is_ok());
+    let member = Member { rank, fixture: &variable("XQKV_FAULTS_FIXTURE").unwrap() };
+    let [mesh, spare] =
+        ["XQKV_FAULTS_SOCKETS", "XQKV_FAULTS_SPARE"].map(|name| inherited(rank, name));
+    match mesh {
+        Some(mesh) => member.live(&mesh, spare.as_ref()),
+        None => member.replace(&spare.unwrap()),
     }
-    step();
-    drop(projection);
-    drop(comm);
-    step();
+    println!("\n@steps\t{}\t0", member::steps());
 }
 
-/// Makes a call and prints what it answered and how long it took.
-fn said<T>(name: &str, make: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
-    let begin = Instant::now();
-    let outcome = make();
-    let answer = outcome.as_ref().map_or_else(String::as_str, |_| "OK").replace('\n', " ");
-    println!("\n@{name}\t{answer}\t{}", begin.elapsed().as_millis());
-    outcome
+/// A rank's process, and what it printed so far.
+struct Started {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    text: String,
 }
 
-fn load(rank: usize, comm: &Comm) -> Outcome<Projection> {
-    let checkpoint = Checkpoint::new(Path::new(FIXTURE))?;
-    let spec = checkpoint.spec()?;
-    let mut options = balanced(&spec, rank as i64, RANKS as i64)?;
-    options.comm = comm.handle();
-    options.flags = ProjectionFlag::ShareReplicas as u64;
-    Projection::load(&Context::new(1)?, &spec, &options, |update| update.read(&checkpoint))
-}
-
-/// Rows of hidden states; any will do.
-fn states(rows: usize, width: usize) -> Vec<f32> {
-    (0..rows * width).map(|at| (at % 17) as f32 - 8.0).collect()
-}
-
-/// A call without transfers: Q of two rows.
-fn decode(projection: &Projection) -> Outcome<Vec<u32>> {
-    let shard = projection.shard()?;
-    let spec = Checkpoint::new(Path::new(FIXTURE))?.spec()?;
-    let rows = states(2, spec.decoder_width as usize);
-    let mut query = vec![f32::NAN; 2 * shard.query_columns as usize];
-    let mut forward = call(0);
-    forward.decoder.data = rows.as_ptr().cast();
-    (forward.decoder.rows, forward.decoder.dtype) = (2, Dtype::F32 as i32);
-    (forward.query.data, forward.query.dtype) = (query.as_mut_ptr().cast(), Dtype::F32 as i32);
-    // SAFETY: inputs and outputs are as long as their shapes say.
-    let stats = unsafe { projection.forward(&forward) }?;
-    assert_eq!(stats.transfers, 0);
-    assert!(query.iter().all(|element| !element.is_nan()));
-    Ok(query.into_iter().map(f32::to_bits).collect())
-}
-
-/// A call with every kind of transfer: rows that each rank has a part of, shared work, and all
-/// heads to all ranks; and one in which only sharers exchange.
-fn forward(rank: usize, projection: &Projection) -> Outcome<()> {
-    let spec = Checkpoint::new(Path::new(FIXTURE))?.spec()?;
-    let shard = projection.shard()?;
-    let rows: usize = ROWS.iter().sum();
-    let encoder = states(ROWS[rank], spec.encoder_width as usize);
-    let rank_rows = ROWS.map(|rows| rows as i64);
-    let mut workspace = vec![0_u64; 1 << 20];
-    for (flags, heads) in [
-        (ForwardFlag::GatherKeyValue as u32, spec.key_value_heads),
-        (0, shard.key_value_head_count),
-    ] {
-        let mut outputs = [spec.head_width, spec.value_head_width]
-            .map(|width| vec![f32::NAN; rows * (heads * width) as usize]);
-        let mut forward = call(0);
-        forward.flags = flags;
-        forward.encoder_rank_rows = rank_rows.as_ptr();
-        forward.encoder.data =
-            if ROWS[rank] == 0 { std::ptr::null() } else { encoder.as_ptr().cast() };
-        (forward.encoder.rows, forward.encoder.dtype) = (ROWS[rank] as i64, Dtype::F32 as i32);
-        let [key, value] = outputs.each_mut().map(|output| output.as_mut_ptr());
-        (forward.key.data, forward.key.dtype) = (key.cast(), Dtype::F32 as i32);
-        (forward.value.data, forward.value.dtype) = (value.cast(), Dtype::F32 as i32);
-        let begin = workspace.as_mut_ptr().cast::<u8>();
-        let offset = begin.align_offset(256);
-        forward.workspace = begin.wrapping_add(offset).cast();
-        forward.workspace_bytes = (workspace.len() * 8 - offset) as i64;
-        // SAFETY: inputs, outputs and workspace are as long as their shapes say.
-        unsafe { projection.forward(&forward) }?;
-        assert!(outputs.iter().flatten().all(|element| !element.is_nan()));
+impl Started {
+    /// Starts a rank, which inherits the sockets that the variables name.
+    fn new(member: &Member<'_>, meshes: &[(&str, &Mesh)], fault: Option<Fault>) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["rank", "--exact", "--nocapture", "--test-threads=1"]);
+        command.env("XQKV_FAULTS_RANK", member.rank.to_string());
+        command.env("XQKV_FAULTS_FIXTURE", member.fixture);
+        if let Some(fault) = fault.filter(|fault| fault.rank == member.rank) {
+            command.env("XQKV_FAULTS_FAULT", format!("{},{}", fault.step, fault.signal));
+        }
+        for (name, mesh) in meshes {
+            leave(&mut command, name, mesh);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output, text: String::new() }
     }
-    Ok(())
+
+    /// Listens until the rank waits for others to join anew, or has ended.
+    fn hear_until_it_waits(&mut self) {
+        while self.output.read_line(&mut self.text).unwrap() > 0 {
+            if self.text.ends_with("@waits\tOK\t0\n") {
+                return;
+            }
+        }
+    }
+
+    /// What a rank printed; that it ended by itself, and well.
+    fn hear(mut self) -> Vec<Said> {
+        while self.output.read_line(&mut self.text).unwrap() > 0 {}
+        let output = self.child.wait_with_output().unwrap();
+        let text = &self.text;
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let said = text.lines().filter_map(|line| line.strip_prefix('@'));
+        let parse = |line: &str| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let took = Duration::from_millis(fields[2].parse().unwrap());
+            Said { call: fields[0].into(), answer: fields[1].into(), took }
+        };
+        said.map(parse).collect()
+    }
 }
 
-fn start(rank: usize, mesh: &Mesh, fault: Option<Fault>) -> Child {
+/// Leaves a mesh's sockets to a process, and tells it which they are.
+fn leave(command: &mut Command, name: &str, mesh: &Mesh) {
     let descriptors = mesh.descriptors();
     let listed: Vec<String> = descriptors.iter().map(|socket: &RawFd| socket.to_string()).collect();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["rank", "--exact", "--nocapture", "--test-threads=1"]);
-    command.env("XQKV_FAULTS_RANK", rank.to_string());
-    command.env("XQKV_FAULTS_SOCKETS", listed.join(","));
-    if let Some(fault) = fault.filter(|fault| fault.rank == rank) {
-        command.env("XQKV_FAULTS_FAULT", format!("{},{}", fault.step, fault.signal));
-    }
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env(name, listed.join(","));
     // SAFETY: between fork and exec only fcntl is called.
     unsafe {
         command.pre_exec(move || {
@@ -246,67 +151,116 @@ fn start(rank: usize, mesh: &Mesh, fault: Option<Fault>) -> Child {
             Ok(())
         });
     }
-    command.spawn().unwrap()
 }
 
-/// What a rank printed; that it ended by itself, and well.
-fn hear(child: Child) -> Vec<Said> {
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let said = text.lines().filter_map(|line| line.strip_prefix('@'));
-    let parse = |line: &str| {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let took = Duration::from_millis(fields[2].parse().unwrap());
-        Said { call: fields[0].into(), answer: fields[1].into(), took }
+/// Runs all ranks; gives what those said that had no fault, and one that took another's seat.
+fn run(fixture: &str, fault: Option<Fault>) -> Vec<(usize, Vec<Said>)> {
+    let (meshes, spares) = (Mesh::all(RANKS).unwrap(), Mesh::all(RANKS).unwrap());
+    let joins = fault.is_some_and(|fault| fault.joins_anew(fixture));
+    let start = |rank: usize| {
+        let meshes = [("XQKV_FAULTS_SOCKETS", &meshes[rank]), ("XQKV_FAULTS_SPARE", &spares[rank])];
+        let meshes = if joins { &meshes[..] } else { &meshes[..1] };
+        (rank, Started::new(&Member { rank, fixture }, meshes, fault))
     };
-    said.map(parse).collect()
-}
-
-/// Runs all ranks; gives what those said that had no fault.
-fn run(fault: Option<Fault>) -> Vec<(usize, Vec<Said>)> {
-    let meshes = Mesh::all(RANKS).unwrap();
-    let start = |(rank, mesh)| (rank, start(rank, mesh, fault));
-    let children: Vec<(usize, Child)> = meshes.iter().enumerate().map(start).collect();
+    let children: Vec<(usize, Started)> = (0..RANKS).map(start).collect();
     drop(meshes);
     let is_victim = |rank: usize| fault.is_some_and(|fault| fault.rank == rank);
-    let (victims, others): (Vec<_>, Vec<_>) =
+    let (victims, mut others): (Vec<_>, Vec<_>) =
         children.into_iter().partition(|(rank, _)| is_victim(*rank));
-    let said = others.into_iter().map(|(rank, child)| (rank, hear(child))).collect();
+    others.iter_mut().for_each(|(_, other)| other.hear_until_it_waits());
+    for (rank, victim) in victims.iter().filter(|_| joins) {
+        let mesh = [("XQKV_FAULTS_SPARE", &spares[*rank])];
+        match fault {
+            Some(Fault { signal: libc::SIGKILL, .. }) => {
+                others.push((*rank, Started::new(&Member { rank: *rank, fixture }, &mesh, None)));
+            }
+            // SAFETY: a child that nobody has waited for.
+            _ => _ = unsafe { libc::kill(victim.child.id() as i32, libc::SIGCONT) },
+        }
+    }
+    drop(spares);
+    let said = others.into_iter().map(|(rank, other)| (rank, other.hear())).collect();
     for (_, mut victim) in victims {
-        victim.kill().unwrap();
-        victim.wait().unwrap();
+        victim.child.kill().unwrap();
+        victim.child.wait().unwrap();
     }
     said
 }
 
-/// What is wrong with how the others took a fault; and the longest wait, as a part of the deadline.
-fn judge(fault: Fault, said: &[(usize, Vec<Said>)]) -> (Vec<String>, f64) {
-    let (mut wrong, mut longest, mut is_named) = (Vec::new(), Duration::ZERO, false);
-    let mut failures = 0;
+impl Fault {
+    /// Whether all ranks can join anew: a stopped one goes on, and a lost one's seat can be taken
+    /// by another process where weights do not lie as others' heads ask for.
+    fn joins_anew(&self, fixture: &str) -> bool {
+        self.signal == libc::SIGSTOP || fixture == APART
+    }
+}
+
+/// What came of a fault.
+struct Verdict {
+    fault: Fault,
+    wrong: Vec<String>,
+    /// What was answered, and whether it names the rank that the fault is of.
+    statuses: Vec<String>,
+    /// The longest wait, as a part of the deadline.
+    longest: f64,
+    /// Ranks that made calls with transfers again.
+    joined: usize,
+}
+
+/// How the others took a fault.
+fn judge(fixture: &str, fault: Fault, said: &[(usize, Vec<Said>)]) -> Verdict {
+    let (mut wrong, mut longest, mut statuses) = (Vec::new(), Duration::ZERO, Vec::new());
+    let mut is_named = false;
+    let made = |said: &&Said| !["steps", "join anew"].contains(&said.call.as_str());
     for (rank, said) in said {
-        let failed = said.iter().filter(|said| said.call != "steps" && said.answer != "OK");
-        for Said { call, answer, took } in failed {
-            failures += 1;
+        let failed = said.iter().filter(made).filter(|said| said.answer != "OK");
+        for (at, said) in failed.enumerate() {
+            let Said { call, answer, took } = said;
             longest = longest.max(*took);
-            is_named |= answer.contains(&format!("rank {} ", fault.rank));
-            let is_known = ["PEER_LOST", "TIMED_OUT", "MISMATCH", "COMM_POISONED"]
-                .iter()
-                .any(|status| answer.starts_with(&format!("XQKV_STATUS_{status}")));
-            if !is_known || !answer.contains("rank ") || *took > DEADLINE.mul_f64(1.2) + GRACE {
+            let names_it = answer.contains(&format!(": rank {} ", fault.rank));
+            is_named |= names_it;
+            let named = if names_it { "it" } else { "another" };
+            statuses.push(format!("{} names {named}", status_of(answer)));
+            if !is_well_said(said, at == 0) {
                 wrong.push(format!("{fault:?}: rank {rank}, {call}: {answer} after {took:?}"));
             }
         }
     }
-    if failures > 0 && !is_named {
+    if !statuses.is_empty() && !is_named {
         wrong.push(format!("{fault:?}: nobody names the rank: {said:?}"));
     }
-    (wrong, longest.as_secs_f64() / DEADLINE.as_secs_f64())
+    let joined = said.iter().filter(|(_, said)| is_ok(said, "join anew")).count();
+    // A rank without a projection has nothing to join with.
+    let survivors = said.iter().filter(|(rank, _)| *rank != fault.rank);
+    let all_made = survivors.clone().all(|(_, said)| is_ok(said, "create and commit"));
+    if all_made && fault.joins_anew(fixture) && joined != said.len() {
+        wrong.push(format!("{fault:?}: not all joined anew: {said:?}"));
+    }
+    let longest = longest.as_secs_f64() / DEADLINE.as_secs_f64();
+    Verdict { fault, wrong, statuses, longest, joined }
+}
+
+fn is_ok(said: &[Said], call: &str) -> bool {
+    said.iter().any(|said| said.call == call && said.answer == "OK")
+}
+
+/// Whether a rank's first failure says that another was lost, and those after it that there is no
+/// communicator any more; in time.
+fn is_well_said(said: &Said, is_first: bool) -> bool {
+    let allowed = if is_first { &["PEER_LOST", "TIMED_OUT"][..] } else { &["COMM_POISONED"] };
+    let status = status_of(&said.answer);
+    let is_known = allowed.contains(&status.trim_start_matches("XQKV_STATUS_"));
+    is_known && said.answer.contains(": rank ") && said.took <= DEADLINE.mul_f64(1.2) + GRACE
+}
+
+/// The status that a message begins with.
+fn status_of(answer: &str) -> String {
+    answer.chars().take_while(|&letter| letter == '_' || letter.is_ascii_uppercase()).collect()
 }
 
 /// Every rank at every step, killed and stopped.
-fn faults() -> VecDeque<Fault> {
-    let said = run(None);
+fn faults(fixture: &str) -> VecDeque<Fault> {
+    let said = run(fixture, None);
     let mut faults = VecDeque::new();
     for (rank, said) in said {
         assert!(said.iter().all(|said| said.call == "steps" || said.answer == "OK"), "{said:?}");
@@ -322,48 +276,60 @@ fn faults() -> VecDeque<Fault> {
     faults
 }
 
-#[test]
-fn a_rank_that_is_killed_or_stopped_at_any_step_is_an_error_in_time_for_the_others() {
-    let faults = faults();
+/// Lets each fault happen, four at a time.
+fn suffer(fixture: &str, faults: VecDeque<Fault>) -> Vec<Verdict> {
     let count = faults.len();
-    assert!(count >= RANKS * 2 * 10, "{count} steps");
     let (queue, judged) = (Mutex::new(faults), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 let next = || queue.lock().unwrap().pop_front();
                 while let Some(fault) = next() {
-                    let verdict = judge(fault, &run(Some(fault)));
-                    judged.lock().unwrap().push((fault, verdict));
+                    let verdict = judge(fixture, fault, &run(fixture, Some(fault)));
+                    judged.lock().unwrap().push(verdict);
                 }
             });
         }
     });
-    let judged = judged.into_inner().unwrap();
+    let mut judged = judged.into_inner().unwrap();
     assert_eq!(judged.len(), count);
+    judged.sort_by_key(|verdict| (verdict.fault.rank, verdict.fault.step, verdict.fault.signal));
     print_table(&judged);
-    let wrong: Vec<&String> = judged.iter().flat_map(|(_, (wrong, _))| wrong).collect();
+    let wrong: Vec<&String> = judged.iter().flat_map(|verdict| &verdict.wrong).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+    judged
 }
 
-/// The longest wait at each step, as a part of the deadline.
-fn print_table(judged: &[(Fault, (Vec<String>, f64))]) {
-    println!("| rank | step | killed | stopped |\n|---|---|---|---|");
-    let mut places: Vec<(usize, u64)> =
-        judged.iter().map(|(fault, _)| (fault.rank, fault.step)).collect();
-    places.sort_unstable();
-    places.dedup();
-    for (rank, step) in places {
-        let longest = |signal: i32| {
-            let is_it =
-                |fault: &Fault| (fault.rank, fault.step, fault.signal) == (rank, step, signal);
-            let found = judged.iter().find(|(fault, _)| is_it(fault));
-            found.map_or(0.0, |(_, (_, longest))| *longest)
-        };
-        println!(
-            "| {rank} | {step} | {:.3} | {:.3} |",
-            longest(libc::SIGKILL),
-            longest(libc::SIGSTOP)
-        );
+#[test]
+fn a_rank_that_is_killed_or_stopped_at_any_step_is_an_error_in_time_for_the_others() {
+    let faults = faults(SHARED);
+    assert!(faults.len() >= RANKS * 2 * 12, "{} faults", faults.len());
+    let judged = suffer(SHARED, faults);
+    // At its last two steps a rank has done all that others wait for.
+    let unfelt = judged.iter().filter(|verdict| verdict.statuses.is_empty()).count();
+    assert_eq!(unfelt, RANKS * 2 * 2);
+    assert!(judged.iter().filter(|verdict| verdict.joined == RANKS - 1).count() >= RANKS * 8);
+}
+
+#[test]
+fn a_new_process_takes_the_seat_of_one_that_was_killed() {
+    let mut faults = faults(APART);
+    faults.retain(|fault| fault.signal == libc::SIGKILL && fault.step % 3 == 0);
+    let judged = suffer(APART, faults);
+    assert!(judged.iter().filter(|verdict| verdict.joined == RANKS).count() >= RANKS * 2);
+}
+
+/// The longest wait at each step, as a part of the deadline, and how many joined anew.
+fn print_table(judged: &[Verdict]) {
+    println!(
+        "| rank | step | signal | longest wait / deadline | joined anew |\n|---|---|---|---|---|"
+    );
+    let mut statuses = BTreeMap::new();
+    for Verdict { fault, longest, joined, statuses: answered, .. } in judged {
+        let Fault { rank, step, signal } = fault;
+        let signal = if *signal == libc::SIGKILL { "killed" } else { "stopped" };
+        println!("| {rank} | {step} | {signal} | {longest:.3} | {joined} |");
+        answered.iter().for_each(|status| *statuses.entry(status).or_insert(0) += 1);
     }
+    println!("{} faults; {statuses:?}", judged.len());
 }

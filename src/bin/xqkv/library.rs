@@ -253,19 +253,43 @@ impl Projection {
         options: &xqkv_projection_options,
         fill: impl FnOnce(&Update) -> Outcome<()>,
     ) -> Outcome<Self> {
-        let (mut handle, mut update) = (null_mut(), null_mut());
+        let mut handle = null_mut();
         // SAFETY: live handles and initialised structs.
         checked(|error| unsafe {
             xqkv_projection_create(context.0, spec, options, &mut handle, error)
         })?;
         let projection = Self(handle);
+        projection.update(fill)?;
+        Ok(projection)
+    }
+
+    /// Commits one update.
+    pub fn update(&self, fill: impl FnOnce(&Update) -> Outcome<()>) -> Outcome<()> {
+        let mut update = null_mut();
         // SAFETY: a live handle and a place for the update.
-        checked(|error| unsafe { xqkv_update_begin(projection.0, &mut update, error) })?;
+        checked(|error| unsafe { xqkv_update_begin(self.0, &mut update, error) })?;
         let update = Update(update);
         fill(&update)?;
         // SAFETY: a live handle.
-        checked(|error| unsafe { xqkv_update_commit(update.0, null_mut(), error) })?;
-        Ok(projection)
+        checked(|error| unsafe { xqkv_update_commit(update.0, null_mut(), error) })
+    }
+
+    #[allow(dead_code, reason = "a rank's version is of interest where commits can fail")]
+    pub fn weights_version(&self) -> Outcome<i64> {
+        let mut version = 0;
+        // SAFETY: a live handle and a place for the number.
+        checked(|error| unsafe {
+            xqkv_projection_get_weights_version(self.0, &mut version, error)
+        })?;
+        Ok(version)
+    }
+
+    /// Takes part in another communicator, or in none.
+    #[allow(dead_code, reason = "only where ranks are lost do the others join anew")]
+    pub fn set_comm(&self, comm: Option<&Comm>) -> Outcome<()> {
+        let comm = comm.map_or(null(), Comm::handle);
+        // SAFETY: live handles.
+        checked(|error| unsafe { xqkv_projection_set_comm(self.0, comm, error) })
     }
 
     pub fn shard(&self) -> Outcome<xqkv_shard> {
