@@ -1,6 +1,6 @@
-//! The short way of a call by a plan: when all its fields but addresses, rows and layer are known to
-//! be those that the plan was made for, only these are left to check. It accepts nothing that the
-//! full checks refuse, and refuses nothing: what it does not accept goes through them.
+//! The short way of a call by a plan: when all its fields but addresses, rows and layer are known
+//! to be those that the plan was made for, only these are left to check. It accepts nothing that
+//! the full checks refuse, and refuses nothing: what it does not accept goes through them.
 
 use super::{Call, Done, Plan, Projection};
 use crate::backend::{Brief, BriefSide, Lane, Weights};
