@@ -11,6 +11,8 @@ fn main() {
     if is_linux {
         // Worker threads and the panic hook must not outlive their code after dlclose.
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+        // A plug-in of the command's calls the library that is in the command.
+        println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol=xqkv_*");
     }
 }
 

@@ -49,6 +49,9 @@ AT(xqkv_message, peer, 16);
 AT(xqkv_message, is_sent, 24);
 AT(xqkv_message, reserved, 28);
 
+SIZE(xqkv_unique_id, 128);
+AT(xqkv_unique_id, bytes, 0);
+
 SIZE(xqkv_collectives, 56);
 AT(xqkv_collectives, struct_size, 0);
 AT(xqkv_collectives, reserved, 4);

@@ -58,6 +58,11 @@ static int use_message(void) {
         + (sizeof plain.reserved == 0);
 }
 
+static int use_unique_id(void) {
+    xqkv_unique_id plain;
+    return sizeof plain.bytes == 0;
+}
+
 static int use_collectives(void) {
     xqkv_collectives plain;
     if (xqkv_collectives_init(&plain, sizeof plain) != XQKV_STATUS_OK) return 1;
@@ -283,6 +288,7 @@ int header_second(void) {
     bad += use_error();
     bad += use_message();
     bad += use_collectives();
+    bad += use_unique_id();
     bad += use_comm_options();
     bad += use_comm_info();
     bad += use_context_options();

@@ -756,6 +756,18 @@ enum xqkv_forward_flag
    * heads, in the uncut layer's order. A head that several ranks hold is projected by one.
    */
   XQKV_FORWARD_FLAG_GATHER_KEY_VALUE = 2,
+  /**
+   * CUDA, for engines of which one thread drives several devices: within its own ncclGroupStart
+   * and ncclGroupEnd it makes each rank's call with this flag, which runs the products whose
+   * results are moved and asks for the transfers; and behind the group's end the same call again
+   * with FINISH. Ranks are not held against each other. A call that both gathers encoder rows
+   * and moves results cannot be halved.
+   */
+  XQKV_FORWARD_FLAG_START = 4,
+  /**
+   * The rest of a call that was begun with START, with the same inputs, views and workspace.
+   */
+  XQKV_FORWARD_FLAG_FINISH = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1111,8 +1123,8 @@ typedef void (*xqkv_abort_callback)(void *user);
  *
  * Host backend: memory is the process's, `stream` is NULL, and a transfer is done when `poll` says
  * so; with `poll` NULL it is done when its function returns, and then the deadline is the engine's
- * to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream) and
- * done in its order; `poll` then only tells of failures.
+ * to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream)
+ * and done in its order; `poll` then only tells of failures.
  *
  * All functions are called by the thread that is in a call with transfers, one at a time, and in
  * the same order on all ranks; `poll` and `abort` also by callers of xqkv_comm_poll and
@@ -1591,6 +1603,23 @@ typedef struct xqkv_forward {
 } xqkv_forward;
 
 /**
+ * By which the ranks of an NCCL communicator find each other: the bytes of an ncclUniqueId. One
+ * rank makes it and gives it to the others.
+ *
+ * It is a secret. It holds the address where that rank listens, whoever has it can join in a
+ * rank's place and read what ranks tell each other, and NCCL asks for nothing else and encrypts
+ * nothing: hand it over by a channel that is authenticated and private, take none from anybody
+ * who is not trusted, since a rank connects to the address in it, and do not log it. The library
+ * never does.
+ */
+typedef struct xqkv_unique_id {
+  /**
+   * To be copied as they are.
+   */
+  uint8_t bytes[128];
+} xqkv_unique_id;
+
+/**
  * How a plan is made. All zeros is the default.
  */
 typedef struct xqkv_plan_options {
@@ -1996,23 +2025,25 @@ xqkv_status xqkv_comm_get_info(const struct xqkv_comm *comm,
  * transfer under way it ends them all, so that the streams go on, and answers TIMED_OUT. Any
  * thread, at any time.
  *
- * Returns: INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
  */
 xqkv_status xqkv_comm_poll(const struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
- * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what carries
- * the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
- * that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
+ * Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what
+ * carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For
+ * an engine that gives up. Does nothing to a communicator that has failed already. Any thread, at
+ * any time.
  *
- * Returns: INVALID_HANDLE.
+ * Returns: NULL_ARGUMENT, INVALID_HANDLE.
  */
 xqkv_status xqkv_comm_abort(struct xqkv_comm *comm, struct xqkv_error *error);
 
 /**
  * Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep
- * what is behind it until they are destroyed or given another. Never waits; what the engine lent
- * (an ncclComm_t, collectives) is not destroyed. NULL does nothing. Any thread.
+ * what is behind it until they are destroyed or given another. Waits for nobody, except as
+ * xqkv_comm_create_nccl tells; what the engine lent (an ncclComm_t, collectives) is not destroyed.
+ * NULL does nothing. Any thread.
  *
  * Returns: INVALID_HANDLE.
  */
@@ -2101,6 +2132,67 @@ const char *xqkv_dtype_name(int32_t dtype);
  * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, MISALIGNED.
  */
 xqkv_status xqkv_forward_init(struct xqkv_forward *forward, size_t size);
+
+/**
+ * Makes an id for one communicator, on one rank. Loads NCCL, which listens from then on until all
+ * ranks have come. No device is needed. `unique_id` is written only on success. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, MISALIGNED, LIBRARY_MISSING, LIBRARY_UNSUITABLE, DEVICE_REFUSED.
+ */
+xqkv_status xqkv_unique_id_create(struct xqkv_unique_id *unique_id, struct xqkv_error *error);
+
+/**
+ * Makes this rank's communicator over NCCL, on the device of a CUDA `context`, and waits until
+ * all `rank_count` ranks do the same with one `unique_id`, each in a thread or process of its own
+ * and on a device of its own; TIMED_OUT if they do not by the deadline. `options` may be NULL.
+ * `*comm` is written only on success, and is the caller's to destroy. Any thread.
+ *
+ * Transfers are put on streams, in whose order they are done, and a forward does not wait for
+ * them. They may be captured, on all ranks alike; a graph must go before the communicator does.
+ * NCCL keeps memory of its own on the device, some hundred megabytes with many ranks.
+ *
+ * NCCL wants one thread at a time for all communicators of a device: the library's take turns. An
+ * engine that has communicators of its own there must start their transfers and calls with
+ * transfers in the same order on all ranks, and not from two threads at a time.
+ *
+ * A device cannot tell that a rank is lost: xqkv_comm_poll and XQKV_COMM_FLAG_WATCHDOG look for
+ * transfers that are past their deadline, and then abort NCCL's communicator, which frees the
+ * streams. Transfers in a graph are not looked for.
+ *
+ * The last to let go of it, xqkv_comm_destroy or a projection's end, waits for this rank's
+ * transfers, at most to their deadlines, and ends NCCL's communicator.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ARGUMENT, MISALIGNED,
+ * LIBRARY_MISSING, LIBRARY_UNSUITABLE, DEVICE_REFUSED, OUT_OF_MEMORY, THREAD_FAILED,
+ * TOO_MANY_HANDLES, PEER_LOST, TIMED_OUT.
+ */
+xqkv_status xqkv_comm_create_nccl(const struct xqkv_context *context,
+                                  const struct xqkv_comm_options *options,
+                                  const struct xqkv_unique_id *unique_id,
+                                  int64_t rank,
+                                  int64_t rank_count,
+                                  struct xqkv_comm **comm,
+                                  struct xqkv_error *error);
+
+/**
+ * Makes a communicator of one of the engine's own: `nccl_comm` is this rank's ncclComm_t on the
+ * device of a CUDA `context`, of the NCCL that the process has loaded as libnccl.so.2 or that
+ * XQKV_NCCL_LIBRARY names. Tells the other ranks nothing. It stays the engine's: it is never
+ * destroyed and never aborted, must outlive what is made here and the projections that were given
+ * it, and the engine uses it for nothing else while a call with transfers runs. After a loss the
+ * engine aborts it. One that blocks (config.blocking = 1) makes calls wait without a deadline
+ * where NCCL does. `options` may be NULL. `*comm` is written only on success, and is the caller's
+ * to destroy. All else is as for xqkv_comm_create_nccl. Any thread.
+ *
+ * Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ARGUMENT, MISALIGNED,
+ * LIBRARY_MISSING, LIBRARY_UNSUITABLE, DEVICE_REFUSED, OUT_OF_MEMORY, THREAD_FAILED,
+ * TOO_MANY_HANDLES, PEER_LOST, TIMED_OUT.
+ */
+xqkv_status xqkv_comm_adopt_nccl(const struct xqkv_context *context,
+                                 const struct xqkv_comm_options *options,
+                                 void *nccl_comm,
+                                 struct xqkv_comm **comm,
+                                 struct xqkv_error *error);
 
 /**
  * Fills the options with zeros. `size` is sizeof(xqkv_plan_options).

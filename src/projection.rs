@@ -14,7 +14,7 @@ mod together;
 mod version;
 
 pub use brief::BriefCall;
-pub use collective::{Collective, Sequence};
+pub use collective::{Collective, Phase, Sequence};
 pub use plan::Plan;
 
 use crate::backend::{

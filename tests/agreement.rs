@@ -1,5 +1,5 @@
-//! Whatever one rank has otherwise than the others is found, named with its ranks, and told to all of
-//! them: each word of each agreement is perturbed in turn.
+//! Whatever one rank has otherwise than the others is found, named with its ranks, and told to all
+//! of them: each word of each agreement is perturbed in turn.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/case.rs"]
@@ -21,7 +21,7 @@ use xqkv::comm::{Collectives, Comm, Failure, Options, Progress, Seat};
 use xqkv::dtype::Dtype;
 use xqkv::error::{Error, Status};
 use xqkv::projection::{
-    Call, Collective, DecoderSide, EncoderSide, Membership, Projection, Sequence,
+    Call, Collective, DecoderSide, EncoderSide, Membership, Phase, Projection, Sequence,
 };
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Norm, Part, Spec};
@@ -240,6 +240,7 @@ impl Calling {
             decoder_rows: self.decoder_rows,
             encoder_rows,
             sequence: Some(sequence),
+            phase: Phase::Whole,
         };
         let lane = Lane { workspace: at(500), workspace_bytes: 500 * 256, ..Lane::default() };
         let call = Call {

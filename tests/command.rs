@@ -1,6 +1,6 @@
 //! The `xqkv` command, run as a person would.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -63,6 +63,7 @@ fn verified_on_simulator(library: &Path, arguments: &[&str]) -> (Value, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
     command.current_dir(root()).arg("verify").args(arguments).args(["--json", "--backend", "cuda"]);
     command.env("XQKV_CUDA_LIBRARY", library).env("XQKV_CUBLASLT_LIBRARY", library);
+    command.env("XQKV_NCCL_LIBRARY", library).env("GPUSIM_DEVICES", "8");
     let verdict = verdict_of(command.env("GPUSIM_REPORT", report.path()).output().unwrap());
     let seen: Value = serde_json::from_slice(&std::fs::read(report.path()).unwrap()).unwrap();
     assert!(seen["violations"].as_array().unwrap().is_empty(), "{arguments:?}: {seen}");
@@ -80,6 +81,60 @@ fn every_family_passes_on_the_simulated_gpu() {
             assert!(verdict["pass"] == true && verdict["ratio"] == 1.0, "{folder}: {verdict}");
             let executed = &verdict["multiply_adds_executed"];
             assert_eq!(&seen["multiply_adds"], executed, "by the device's own count");
+        }
+    }
+}
+
+/// What ranks with a communicator are asked for: whether that does all work once, and how.
+const TOGETHER: [(bool, &[&str]); 5] = [
+    (false, &[]),
+    (true, &["--gather"]),
+    (true, &["--share-replicas", "--layers-at-once"]),
+    (false, &["--encoder-sharded", "--chunk-rows", "20"]),
+    (true, &["--encoder-sharded", "--gather", "--share-replicas", "--layers-at-once"]),
+];
+
+/// The group's part of a verdict, held against what all of them have.
+fn group_of<'a>(verdict: &'a Value, is_once: bool, arguments: &[&str]) -> &'a Value {
+    let group = &verdict["group"];
+    assert_eq!(verdict["pass"], true, "{arguments:?}: {verdict}");
+    assert!(!is_once || group["ratio_to_uncut"] == 1.0, "{arguments:?}: {group}");
+    let ranks = group["ranks"].as_array().unwrap();
+    // Without flags no call has transfers.
+    for rank in ranks.iter().filter(|_| arguments.len() == 5) {
+        assert_eq!((&rank["bytes_received"], &rank["transfers"]), (&json!(0), &json!(0)));
+    }
+    group
+}
+
+#[test]
+fn ranks_together_give_the_plain_calls_bits_by_threads_and_by_processes() {
+    for (folder, ..) in CHECKPOINTS {
+        for (is_once, flags) in TOGETHER {
+            for (medium, counts) in [("threads", &["1", "3", "7"][..]), ("processes", &["2"][..])] {
+                for ranks in counts {
+                    let arguments = [folder, "--ranks", ranks, "--comm", medium];
+                    let arguments = [&arguments, flags].concat();
+                    let verdict = verified(&arguments);
+                    let group = group_of(&verdict, is_once, &arguments);
+                    for rank in group["ranks"].as_array().unwrap() {
+                        assert_eq!(rank["bits_differing"], 0, "{arguments:?}: {group}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_with_a_simulated_gpu_each_are_joined_by_nccl() {
+    let library = simulator();
+    for (folder, ..) in CHECKPOINTS {
+        for (is_once, flags) in TOGETHER {
+            let arguments = [folder, "--ranks", "4", "--comm", "nccl"];
+            let arguments = [&arguments, flags].concat();
+            let (verdict, _) = verified_on_simulator(&library, &arguments);
+            group_of(&verdict, is_once, &arguments);
         }
     }
 }

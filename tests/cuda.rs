@@ -21,6 +21,7 @@ fn program(name: &str) -> PathBuf {
 fn passes(name: &str) {
     let simulator = compile::simulator();
     let mut command = Command::new(program(name));
+    command.env("XQKV_NCCL_LIBRARY", &simulator).env("GPUSIM_DEVICES", "4");
     command.env("XQKV_TEST_BACKEND", "cuda").env("XQKV_CUDA_LIBRARY", &simulator);
     succeeds(command.env("XQKV_CUBLASLT_LIBRARY", &simulator));
 }
@@ -67,6 +68,16 @@ fn every_call_that_fails_once_is_survived() {
     passes("faults");
 }
 
+#[test]
+fn ranks_over_nccl_join_gather_and_are_lost() {
+    passes("nccl");
+}
+
+#[test]
+fn every_call_of_nccl_that_fails_once_is_survived() {
+    passes("nccl_faults");
+}
+
 /// Asks for CUDA and for AUTO where these are the libraries and the environment.
 fn loads(cuda: &Path, cublaslt: &Path, more: &[(&str, &str)], status: &str, word: &str) {
     std::fs::create_dir_all(folder().join("cuda")).unwrap();
@@ -82,6 +93,11 @@ fn stub(name: &str, source: &str) -> PathBuf {
     let mut command = Command::new(compile::tool("CC", "cc").expect("a C compiler"));
     succeeds(command.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&text));
     library
+}
+
+#[test]
+fn ranks_of_one_thread_and_ranks_in_captures_gather_over_nccl() {
+    passes("nccl_group");
 }
 
 #[test]
@@ -109,6 +125,29 @@ fn a_library_that_lacks_a_function_or_is_too_old_is_unsuitable() {
     loads(&simulator, &simulator, &old, unsuitable, "version 11080");
     let old = [("GPUSIM_CUBLASLT_VERSION", "110100")];
     loads(&simulator, &simulator, &old, unsuitable, "version 110100");
+}
+
+/// Asks for a unique id where this is NCCL; without one, where the loader finds none.
+fn loads_nccl(nccl: Option<&Path>, more: &[(&str, &str)], status: &str, word: &str) {
+    std::fs::create_dir_all(folder().join("cuda")).unwrap();
+    let mut command = Command::new(compile::program("cuda/nccl_loading", Library::Shared, &[]));
+    command.env_remove("XQKV_NCCL_LIBRARY").envs(nccl.map(|path| ("XQKV_NCCL_LIBRARY", path)));
+    succeeds(command.envs(more.iter().copied()).args([status, word]));
+}
+
+#[test]
+fn nccl_is_looked_for_when_it_is_needed_and_must_be_new_enough() {
+    let simulator = compile::simulator();
+    loads_nccl(Some(&simulator), &[], "XQKV_STATUS_OK", "");
+    let oldest = [("GPUSIM_NCCL_VERSION", "21800")];
+    loads_nccl(Some(&simulator), &oldest, "XQKV_STATUS_OK", "");
+    let (missing, unsuitable) = ("XQKV_STATUS_LIBRARY_MISSING", "XQKV_STATUS_LIBRARY_UNSUITABLE");
+    let nowhere = Path::new("/nowhere/libnone.so");
+    loads_nccl(Some(nowhere), &[], missing, "NCCL was not found: /nowhere/libnone.so");
+    let old = [("GPUSIM_NCCL_VERSION", "21704")];
+    loads_nccl(Some(&simulator), &old, unsuitable, "version 21704");
+    let lacking = stub("lacking_nccl", "int ncclGetVersion(int *at) { *at = 23003; return 0; }");
+    loads_nccl(Some(&lacking), &[], unsuitable, "has no ncclGetUniqueId");
 }
 
 #[test]

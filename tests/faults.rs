@@ -1,9 +1,9 @@
-//! Ranks that are processes, one of which is killed or stopped at each of its steps: every other one
-//! is told so in time, keeps its weights, and ends by itself.
+//! Ranks that are processes, one of which is killed or stopped at each of its steps: every other
+//! one is told so in time, keeps its weights, and ends by itself.
 //!
-//! A step is a call of one of the collectives that the engine gave, or a place between the library's
-//! own calls, so nothing in the library knows of the test. This file is both the parent and, started
-//! again with a rank to be, the ranks.
+//! A step is a call of one of the collectives that the engine gave, or a place between the
+//! library's own calls, so nothing in the library knows of the test. This file is both the parent
+//! and, started again with a rank to be, the ranks.
 
 #[allow(dead_code, reason = "the command uses the rest")]
 #[path = "../src/bin/xqkv/library.rs"]
@@ -191,8 +191,8 @@ fn decode(projection: &Projection) -> Outcome<Vec<u32>> {
     Ok(query.into_iter().map(f32::to_bits).collect())
 }
 
-/// A call with every kind of transfer: rows that each rank has a part of, shared work, and all heads
-/// to all ranks; and one in which only sharers exchange.
+/// A call with every kind of transfer: rows that each rank has a part of, shared work, and all
+/// heads to all ranks; and one in which only sharers exchange.
 fn forward(rank: usize, projection: &Projection) -> Outcome<()> {
     let spec = Checkpoint::new(Path::new(FIXTURE))?.spec()?;
     let shard = projection.shard()?;

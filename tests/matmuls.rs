@@ -3,6 +3,7 @@
 //! table's, and their multiply-adds are the necessary ones.
 
 mod common {
+    #[allow(dead_code, reason = "other tests use the rest")]
     pub mod simulated;
 }
 #[allow(dead_code, reason = "the planner's own tests use the rest")]

@@ -17,7 +17,7 @@ use xqkv::comm::{Comm, Options};
 use xqkv::dtype::Dtype;
 use xqkv::error::Error;
 use xqkv::projection::{
-    Call, Collective, DecoderSide, Done, EncoderSide, Membership, Projection, Sequence,
+    Call, Collective, DecoderSide, Done, EncoderSide, Membership, Phase, Projection, Sequence,
 };
 use xqkv::shard::{Split, balanced};
 use xqkv::spec::{Part, Spec};
@@ -115,6 +115,7 @@ fn forward(
         decoder_rows: DECODER_ROWS,
         encoder_rows: ENCODER_ROWS,
         sequence,
+        phase: Phase::Whole,
     };
     let has_transfers = projection.has_transfers(&collective).unwrap();
     let call = Call {

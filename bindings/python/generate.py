@@ -11,6 +11,7 @@ HEADER = HERE.parents[1] / "include" / "xqkv.h"
 TARGET = HERE / "xqkv" / "_abi.py"
 
 SCALARS = {
+    "uint8_t": "ctypes.c_uint8",
     "int32_t": "ctypes.c_int32",
     "uint32_t": "ctypes.c_uint32",
     "int64_t": "ctypes.c_int64",
@@ -94,7 +95,7 @@ def generated() -> str:
         lines += ["", f"class {name}(ctypes.Structure):", "    _fields_ = ["]
         for kind, field in fields:
             array = re.match(r"(\w+)\[(\d+)\]", field)
-            one = "ctypes.c_char" if array else ctype(kind, names)
+            one = "ctypes.c_char" if kind.strip() == "char" else ctype(kind, names)
             field, one = (array.group(1), f"{one} * {array.group(2)}") if array else (field, one)
             lines.append(f'        ("{field}", {one}),')
         lines += ["    ]", ""]

@@ -8,11 +8,13 @@ mod brief;
 mod cuda;
 mod host;
 mod lane;
+mod stock;
 
 pub use brief::{Brief, BriefSide};
 pub use cuda::answers as cuda_answers;
 pub use host::{InstructionSet, run_part};
 pub use lane::{Lane, WORKSPACE_ALIGNMENT};
+pub use stock::{Borrowed, Content, Stock, VectorSource, WeightSource};
 
 use crate::device::Device;
 use crate::dtype::Dtype;
@@ -208,60 +210,6 @@ pub struct Numerics {
     pub tensor_float: bool,
     /// A row's bits must not depend on how many rows come along.
     pub batch_invariant: bool,
-}
-
-/// The matrices, biases and norms that weights are made of: `matrices` of each layer in turn.
-pub struct Stock<'a> {
-    /// What every layer holds.
-    pub form: &'a Form,
-    /// Layer by layer, matrix by matrix.
-    pub contents: Vec<Content<'a>>,
-}
-
-/// What stands in the place of one matrix.
-#[derive(Clone, Copy, Default)]
-pub struct Content<'a> {
-    /// The matrix.
-    pub weight: WeightSource<'a>,
-    /// Its bias.
-    pub bias: VectorSource<'a>,
-    /// The weight of its norm.
-    pub norm: VectorSource<'a>,
-}
-
-/// Where a matrix comes from.
-#[derive(Clone, Copy, Default)]
-pub enum WeightSource<'a> {
-    /// There is none.
-    #[default]
-    Absent,
-    /// It is the one that was there before.
-    Kept,
-    /// [outputs, inputs] packed, in host memory, of the form's dtype; copied.
-    Copied(&'a [u8]),
-    /// In the device's memory, used in place.
-    Borrowed(Borrowed),
-}
-
-/// A matrix in memory of the device that is not ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Borrowed {
-    /// The first element.
-    pub address: usize,
-    /// Elements from one row to the next.
-    pub row_stride: i64,
-}
-
-/// Where a bias comes from, or another vector that belongs to a matrix.
-#[derive(Clone, Copy, Default)]
-pub enum VectorSource<'a> {
-    /// There is none.
-    #[default]
-    Absent,
-    /// It is the one that was there before.
-    Kept,
-    /// Its elements; copied.
-    Copied(&'a [f32]),
 }
 
 /// Weights as their backend keeps them; cheap to share. Only the backend that loaded them can look

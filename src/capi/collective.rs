@@ -4,8 +4,8 @@ use super::forward::{ForwardFlag, xqkv_forward};
 use crate::backend::WORKSPACE_ALIGNMENT;
 use crate::comm::Seat;
 use crate::dtype::Dtype;
-use crate::error::{Error, ensure};
-use crate::projection::{Call, Collective, DecoderSide, EncoderSide, Projection, Sequence};
+use crate::error::{Error, Status, ensure};
+use crate::projection::{Call, Collective, DecoderSide, EncoderSide, Phase, Projection, Sequence};
 use crate::spec::Part;
 use crate::view::{Rows, Shape, View};
 
@@ -33,8 +33,8 @@ impl xqkv_forward {
         &'a self,
         projection: &Projection,
     ) -> Result<Call<'a>, Error> {
-        let seat = projection.seat()?;
         self.ensure_lane(projection.backend().info())?;
+        let seat = projection.seat()?;
         projection.ensure_layers(self.layer, self.layer_count())?;
         // SAFETY: passed on.
         let sequence = unsafe { self.sequence(projection, seat) }?;
@@ -52,6 +52,7 @@ impl xqkv_forward {
             decoder_rows: count(&decoder),
             encoder_rows: count(&encoder),
             sequence,
+            phase: self.phase()?,
         };
         let (layer, layer_count) = (self.layer, self.layer_count());
         // SAFETY: passed on.
@@ -65,6 +66,20 @@ impl xqkv_forward {
         let is_collective = projection.has_transfers(&collective)?;
         let collective = is_collective.then_some(collective);
         Ok(Call { layer, layer_count, decoder, encoder, lane, collective })
+    }
+
+    fn phase(&self) -> Result<Phase, Error> {
+        let has = |flag: ForwardFlag| self.flags & flag as u32 != 0;
+        match (has(ForwardFlag::Start), has(ForwardFlag::Finish)) {
+            (false, false) => Ok(Phase::Whole),
+            (true, false) => Ok(Phase::Start),
+            (false, true) => Ok(Phase::Finish),
+            (true, true) => Err(Error::new(
+                Status::InvalidArgument,
+                "flags has XQKV_FORWARD_FLAG_START and _FINISH; make one call with each, or one \
+                 with neither",
+            )),
+        }
     }
 
     /// Encoder rows that each rank has a part of.

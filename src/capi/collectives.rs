@@ -74,8 +74,8 @@ pub type xqkv_abort_callback = Option<unsafe extern "C" fn(user: *mut c_void)>;
 ///
 /// Host backend: memory is the process's, `stream` is NULL, and a transfer is done when `poll` says
 /// so; with `poll` NULL it is done when its function returns, and then the deadline is the engine's
-/// to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream) and
-/// done in its order; `poll` then only tells of failures.
+/// to keep. CUDA backend: memory is the device's, and a transfer is put on `stream` (a CUstream)
+/// and done in its order; `poll` then only tells of failures.
 ///
 /// All functions are called by the thread that is in a call with transfers, one at a time, and in
 /// the same order on all ranks; `poll` and `abort` also by callers of xqkv_comm_poll and

@@ -228,17 +228,18 @@ pub unsafe extern "C" fn xqkv_comm_get_info(
 /// transfer under way it ends them all, so that the streams go on, and answers TIMED_OUT. Any
 /// thread, at any time.
 ///
-/// Returns: INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE, PEER_LOST, TIMED_OUT, COMM_POISONED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_comm_poll(comm: *const xqkv_comm, error: *mut xqkv_error) -> Status {
     boundary::call(error, || handle::get(comm)?.poll())
 }
 
-/// Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what carries
-/// the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For an engine
-/// that gives up. Does nothing to a communicator that has failed already. Any thread, at any time.
+/// Ends all transfers, here and on the other ranks, which are told PEER_LOST as soon as what
+/// carries the bytes can tell them. A call of this rank that waits for one returns PEER_LOST. For
+/// an engine that gives up. Does nothing to a communicator that has failed already. Any thread, at
+/// any time.
 ///
-/// Returns: INVALID_HANDLE.
+/// Returns: NULL_ARGUMENT, INVALID_HANDLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_comm_abort(comm: *mut xqkv_comm, error: *mut xqkv_error) -> Status {
     boundary::call(error, || {
@@ -248,8 +249,9 @@ pub unsafe extern "C" fn xqkv_comm_abort(comm: *mut xqkv_comm, error: *mut xqkv_
 }
 
 /// Unmakes a communicator: the handle is invalid from here on. Projections that were given it keep
-/// what is behind it until they are destroyed or given another. Never waits; what the engine lent
-/// (an ncclComm_t, collectives) is not destroyed. NULL does nothing. Any thread.
+/// what is behind it until they are destroyed or given another. Waits for nobody, except as
+/// xqkv_comm_create_nccl tells; what the engine lent (an ncclComm_t, collectives) is not destroyed.
+/// NULL does nothing. Any thread.
 ///
 /// Returns: INVALID_HANDLE.
 #[unsafe(no_mangle)]

@@ -80,11 +80,21 @@ pub enum ForwardFlag {
     /// Every rank gets K and V of all key/value heads: key and value have the spec's key/value
     /// heads, in the uncut layer's order. A head that several ranks hold is projected by one.
     GatherKeyValue = 2,
+    /// CUDA, for engines of which one thread drives several devices: within its own ncclGroupStart
+    /// and ncclGroupEnd it makes each rank's call with this flag, which runs the products whose
+    /// results are moved and asks for the transfers; and behind the group's end the same call again
+    /// with FINISH. Ranks are not held against each other. A call that both gathers encoder rows
+    /// and moves results cannot be halved.
+    Start = 4,
+    /// The rest of a call that was begun with START, with the same inputs, views and workspace.
+    Finish = 8,
 }
 
 named_enum!(ForwardFlag {
     GatherQuery => c"XQKV_FORWARD_FLAG_GATHER_QUERY",
     GatherKeyValue => c"XQKV_FORWARD_FLAG_GATHER_KEY_VALUE",
+    Start => c"XQKV_FORWARD_FLAG_START",
+    Finish => c"XQKV_FORWARD_FLAG_FINISH",
 });
 
 // SAFETY: repr(C), size first, and zero is a value of every field.

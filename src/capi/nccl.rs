@@ -47,7 +47,7 @@ pub unsafe extern "C" fn xqkv_unique_id_create(
 /// Makes this rank's communicator over NCCL, on the device of a CUDA `context`, and waits until
 /// all `rank_count` ranks do the same with one `unique_id`, each in a thread or process of its own
 /// and on a device of its own; TIMED_OUT if they do not by the deadline. `options` may be NULL.
-/// `*comm` is written only on success, and is the caller's to destroy.
+/// `*comm` is written only on success, and is the caller's to destroy. Any thread.
 ///
 /// Transfers are put on streams, in whose order they are done, and a forward does not wait for
 /// them. They may be captured, on all ranks alike; a graph must go before the communicator does.
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn xqkv_comm_create_nccl(
 /// it, and the engine uses it for nothing else while a call with transfers runs. After a loss the
 /// engine aborts it. One that blocks (config.blocking = 1) makes calls wait without a deadline
 /// where NCCL does. `options` may be NULL. `*comm` is written only on success, and is the caller's
-/// to destroy. All else is as for xqkv_comm_create_nccl.
+/// to destroy. All else is as for xqkv_comm_create_nccl. Any thread.
 ///
 /// Returns: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE, INVALID_ARGUMENT, MISALIGNED,
 /// LIBRARY_MISSING, LIBRARY_UNSUITABLE, DEVICE_REFUSED, OUT_OF_MEMORY, THREAD_FAILED,

@@ -394,7 +394,8 @@ pub(super) unsafe fn read_options(
     ensure!(
         membership.comm.is_some() || !shares_replicas,
         InvalidArgument,
-        "XQKV_PROJECTION_FLAG_SHARE_REPLICAS is set, and comm is NULL; ranks share by a communicator"
+        "XQKV_PROJECTION_FLAG_SHARE_REPLICAS is set, and comm is NULL; ranks share by a \
+         communicator"
     );
     Ok(Options { split, layers, numerics, membership })
 }

@@ -93,6 +93,11 @@ pub trait Medium: Send + Sync {
     /// This rank's seat.
     fn seat(&self) -> Seat;
 
+    /// The device whose memory it carries, if there is one.
+    fn device(&self) -> Option<i32> {
+        None
+    }
+
     /// The version of the library that carries the bytes; 0 if there is none.
     fn library_version(&self) -> i32 {
         0

@@ -115,6 +115,11 @@ impl Comm {
         self.medium.kind()
     }
 
+    /// The device whose memory it carries, if it is of one.
+    pub fn device(&self) -> Option<i32> {
+        self.medium.device()
+    }
+
     /// The version of the library that carries the bytes; 0 if there is none.
     pub fn library_version(&self) -> i32 {
         self.medium.library_version()
@@ -285,7 +290,8 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
-    /// Also when the call panics: the others learn of it, and no memory of the call's is read after.
+    /// Also when the call panics: the others learn of it, and no memory of the call's is read
+    /// after.
     fn drop(&mut self) {
         if thread::panicking() {
             self.comm.abort();

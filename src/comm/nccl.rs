@@ -70,6 +70,10 @@ impl Medium for Nccl {
         self.seat
     }
 
+    fn device(&self) -> Option<i32> {
+        Some(self.rank.device.number())
+    }
+
     fn library_version(&self) -> i32 {
         self.rank.nccl.version
     }

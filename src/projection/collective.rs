@@ -27,6 +27,20 @@ pub struct Collective<'a> {
     pub encoder_rows: i64,
     /// Encoder rows that each rank has a part of.
     pub sequence: Option<Sequence<'a>>,
+    /// How much of the call is to be done now.
+    pub phase: Phase,
+}
+
+/// How much of a call is done at a time. Between the halves the engine ends its own group of NCCL
+/// calls, before which no transfer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// All of it.
+    Whole,
+    /// What is done until the transfers are asked for.
+    Start,
+    /// What needs them to be done.
+    Finish,
 }
 
 /// Encoder rows that each rank has a part of, in the order of ranks.
@@ -52,10 +66,33 @@ pub(super) struct Chunk {
     pub(super) rows: Range,
 }
 
-/// What chunks are chosen by: few enough that each is worth its transfer, and so many that the first
-/// one, which nothing hides, is a small part.
+/// What chunks are chosen by: few enough that each is worth its transfer, and so many that the
+/// first one, which nothing hides, is a small part.
 const CHUNKS: i64 = 8;
 const FEWEST_ROWS: i64 = 128;
+
+impl Collective<'_> {
+    /// Refuses halves of a call whose transfers depend on each other, or that has no streams.
+    pub(super) fn ensure_halves(
+        &self,
+        is_streamed: bool,
+        moves_results: bool,
+    ) -> Result<(), Error> {
+        ensure!(
+            self.phase == Phase::Whole || is_streamed,
+            NotSupported,
+            "XQKV_FORWARD_FLAG_START and _FINISH are for NCCL and other collectives on streams; on \
+             the host make the whole call"
+        );
+        ensure!(
+            self.phase == Phase::Whole || self.sequence.is_none() || !moves_results,
+            NotSupported,
+            "a call that both gathers encoder rows and moves results has two rounds of transfers, \
+             and cannot be halved; make it whole, outside of a group"
+        );
+        Ok(())
+    }
+}
 
 impl Sequence<'_> {
     /// The first of a rank's rows among all.

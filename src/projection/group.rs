@@ -61,7 +61,7 @@ impl Group {
 
     /// Before it is known what the others hold.
     fn alone(comm: Arc<Comm>, backend: &dyn Backend, shard: Shard) -> Result<Self, Error> {
-        ensure_carried(comm.kind(), backend.info())?;
+        ensure_carried(&comm, backend.info())?;
         let wire = backend.wire(agreement::board_bytes(comm.seat().rank_count))?;
         Ok(Self { comm, wire, ranks: Ranks::new(vec![shard]) })
     }
@@ -88,8 +88,8 @@ impl Group {
 }
 
 /// Refuses what cannot carry the memory of a backend.
-fn ensure_carried(kind: Kind, info: Info) -> Result<(), Error> {
-    let is_host = matches!(info, Info::Host { .. });
+fn ensure_carried(comm: &Comm, info: Info) -> Result<(), Error> {
+    let (kind, is_host) = (comm.kind(), matches!(info, Info::Host { .. }));
     ensure!(
         is_host || kind != Kind::Threads,
         NotSupported,
@@ -102,6 +102,15 @@ fn ensure_carried(kind: Kind, info: Info) -> Result<(), Error> {
         "NCCL carries the memory of CUDA devices; ranks on the host use xqkv_comm_create_threads \
          or xqkv_comm_create_collectives"
     );
+    match (comm.device(), info) {
+        (Some(theirs), Info::Cuda { device, .. }) => ensure!(
+            theirs == device,
+            InvalidArgument,
+            "the communicator is on CUDA device {theirs}, but the projection on device {device}; \
+             make one with the projection's context"
+        ),
+        (_, Info::Cuda { .. } | Info::Host { .. }) => {}
+    }
     Ok(())
 }
 

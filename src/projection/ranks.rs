@@ -2,7 +2,7 @@
 //! transfers, which all ranks make or none.
 
 use super::agreement::{Occasion, Statement, agree};
-use super::collective::{Collective, Sequence};
+use super::collective::{Collective, Phase, Sequence};
 use super::group::{Group, Member};
 use super::plan::CallShape;
 use super::together::Together;
@@ -72,7 +72,8 @@ impl Projection {
         Ok(self.group()?.comm.seat())
     }
 
-    /// Whether a call needs other ranks at all. Refuses to gather heads that no rank has.
+    /// Whether a call needs other ranks at all. Refuses to gather heads that no rank has, and
+    /// halves of what cannot be halved.
     pub fn has_transfers(&self, collective: &Collective<'_>) -> Result<bool, Error> {
         let group = self.group()?;
         let moves = |part| self.reach(&group, collective, part) != Reach::Holders;
@@ -82,7 +83,10 @@ impl Projection {
             }
         }
         let has_encoder = collective.encoder_rows > 0;
-        Ok((collective.decoder_rows > 0 && moves(Part::Query))
+        let moves_results = moves(Part::Query) || moves(Part::Key);
+        collective.ensure_halves(group.wire.is_streamed(), moves_results)?;
+        Ok(collective.phase != Phase::Whole
+            || (collective.decoder_rows > 0 && moves(Part::Query))
             || (has_encoder && (moves(Part::Key) || collective.sequence.is_some())))
     }
 
@@ -119,7 +123,7 @@ impl Projection {
         agreed.map(|_| weights)
     }
 
-    /// Tells the other ranks, which are making a call with transfers, that this one refuses its own.
+    /// Tells the other ranks, which make a call with transfers, that this one refuses its own.
     pub fn refuse_call(&self, error: &Error) {
         let Some(group) = self.find_group().filter(|group| group.checks_calls()) else { return };
         let statement = Statement::new(Occasion::Forward, Some(error));
@@ -286,7 +290,8 @@ impl Projection {
         collective: &Collective<'_>,
         version: (u64, Option<&Error>),
     ) -> Result<(), Error> {
-        if !group.checks_calls() {
+        // In an engine's group nothing that ranks tell each other comes before its end.
+        if !group.checks_calls() || collective.phase != Phase::Whole {
             return Ok(());
         }
         let (weights_version, refusal) = version;

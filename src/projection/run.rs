@@ -1,6 +1,6 @@
 //! A call with transfers under way: what is started when, and what waits for it.
 
-use super::collective::{Chunk, Sequence};
+use super::collective::{Chunk, Phase, Sequence};
 use super::staging::Staging;
 use super::together::{Together, from};
 use crate::backend::{self, WIRE_MARKS, Weights};
@@ -26,11 +26,23 @@ impl Together<'_> {
         plans: &[backend::Plan],
     ) -> Result<Counts, Error> {
         let mut run = Run { this: self, turn, weights, plans, counts: Counts::default() };
-        self.group.wire.begin(&self.call.lane)?;
-        // SAFETY: passed on.
-        unsafe { run.all() }?;
-        self.group.wire.end(&self.call.lane)?;
-        Ok(run.counts)
+        let (phase, mut lane) = (self.collective.phase, self.call.lane);
+        if phase == Phase::Finish {
+            lane.wait_event = 0;
+        }
+        if phase == Phase::Start {
+            lane.signal_event = 0;
+        }
+        self.group.wire.begin(&lane)?;
+        let done = match phase {
+            Phase::Whole => run.all(),
+            Phase::Start => run.first_half(),
+            Phase::Finish => run.second_half(),
+        };
+        // Behind a failure as well: transfers that were started use the call's memory until their
+        // stream is done, and the engine can wait for its own only.
+        let ended = self.group.wire.end(&lane);
+        done.and(ended).map(|()| run.counts)
     }
 }
 
@@ -45,13 +57,10 @@ struct Run<'a, 'b, 't> {
 }
 
 impl Run<'_, '_, '_> {
-    unsafe fn all(&mut self) -> Result<(), Error> {
-        let this = self.this;
-        let chunks = this.collective.sequence.as_ref().map_or(Vec::new(), Sequence::chunks);
+    fn all(&mut self) -> Result<(), Error> {
+        let chunks = self.chunks();
         self.start_chunk(&chunks, 0)?;
-        if let Some(side) = &this.call.decoder {
-            self.products(true, &side.rows, 0)?;
-        }
+        self.queries()?;
         self.start_results(true)?;
         self.own_rows()?;
         for (number, chunk) in chunks.iter().enumerate() {
@@ -61,6 +70,43 @@ impl Run<'_, '_, '_> {
         }
         self.start_results(false)?;
         self.land_results()
+    }
+
+    /// Asks for all transfers; products come first where it is their results that are moved.
+    fn first_half(&mut self) -> Result<(), Error> {
+        let chunks = self.chunks();
+        if !chunks.is_empty() {
+            return (0..chunks.len()).try_for_each(|number| self.start_chunk(&chunks, number));
+        }
+        self.queries()?;
+        self.start_results(true)?;
+        self.own_rows()?;
+        self.start_results(false)
+    }
+
+    /// The engine's group has ended, so the transfers are on their stream, all before one mark.
+    fn second_half(&mut self) -> Result<(), Error> {
+        const MARK: usize = 0;
+        self.this.group.wire.mark(MARK)?;
+        self.land("the transfers of an engine's group", MARK)?;
+        let chunks = self.chunks();
+        if !chunks.is_empty() {
+            self.queries()?;
+            self.own_rows()?;
+        }
+        chunks.iter().try_for_each(|chunk| self.chunk(chunk))?;
+        self.scatter()
+    }
+
+    fn chunks(&self) -> Vec<Chunk> {
+        self.this.collective.sequence.as_ref().map_or(Vec::new(), Sequence::chunks)
+    }
+
+    fn queries(&mut self) -> Result<(), Error> {
+        match &self.this.call.decoder {
+            Some(side) => self.products(true, &side.rows, 0),
+            None => Ok(()),
+        }
     }
 
     /// K and V of the rows that are here from the beginning.
@@ -136,7 +182,11 @@ impl Run<'_, '_, '_> {
                 self.land(operation, mark)?;
             }
         }
-        this.parts.iter().try_for_each(|spread| this.scatter(spread))
+        self.scatter()
+    }
+
+    fn scatter(&self) -> Result<(), Error> {
+        self.this.parts.iter().try_for_each(|spread| self.this.scatter(spread))
     }
 
     fn start(

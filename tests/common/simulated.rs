@@ -9,7 +9,8 @@ use std::process::Command;
 use std::ptr::null_mut;
 use xqkv::library::{Library, Names};
 
-const NAMES: Names =
+/// Where the library finds it.
+pub const NAMES: Names =
     Names { title: "the CUDA driver", variable: "XQKV_CUDA_LIBRARY", sonames: &[c"libcuda.so.1"] };
 
 /// The first device, its primary context current on this thread.
@@ -21,6 +22,8 @@ pub struct Device {
     pub workspace: usize,
     /// The 64-bit integers from 0 on.
     pub indices: usize,
+    /// The simulated GPU itself.
+    pub library: Library,
     synchronize: unsafe extern "C" fn() -> c_int,
     matmuls: unsafe extern "C" fn() -> u64,
     multiply_adds: unsafe extern "C" fn() -> u64,
@@ -70,6 +73,7 @@ impl Device {
             multiply_adds: function!(library, c"gpusim_multiply_adds"),
             calls: function!(library, c"gpusim_calls"),
             violation: function!(library, c"gpusim_violation"),
+            library,
         }
     }
 
@@ -102,13 +106,14 @@ fn counting(library: &Library, address: usize) -> usize {
     address
 }
 
-fn choose() {
+/// Builds it and has the library take it for all that it takes from NVIDIA.
+pub fn choose() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let build = ["build", "--quiet", "--package", "gpusim", "--target-dir"];
     let built = Command::new(env!("CARGO")).args(build).arg(target).status().unwrap();
     assert!(built.success(), "the simulated GPU cannot be built");
     let path = target.join("debug/libgpusim.so");
-    for variable in ["XQKV_CUDA_LIBRARY", "XQKV_CUBLASLT_LIBRARY"] {
+    for variable in ["XQKV_CUDA_LIBRARY", "XQKV_CUBLASLT_LIBRARY", "XQKV_NCCL_LIBRARY"] {
         // SAFETY: the file's only test, and nothing else of the process reads its environment yet.
         unsafe { std::env::set_var(variable, &path) };
     }

@@ -27,6 +27,7 @@ pub fn python() -> Result<(), String> {
         .env("XQKV_LIBRARY_PATH", library.join("libxqkv.so"))
         .env("XQKV_CUDA_LIBRARY", &simulator)
         .env("XQKV_CUBLASLT_LIBRARY", &simulator)
+        .env("XQKV_NCCL_LIBRARY", &simulator)
         .succeed()?;
     Run::new(&python, &["bindings/python/sample.py", "tests/data/t5"])
         .env("XQKV_LIBRARY_PATH", library.join("libxqkv.so"))
@@ -40,13 +41,20 @@ pub fn simulator() -> Result<PathBuf, String> {
     Ok(target().join("debug/libgpusim.so"))
 }
 
-/// The Python package with torch in its environment, none of whose tests may be skipped.
+/// The Python package with torch in its environment, none of whose tests may be skipped but those
+/// of the simulated GPU, and the example that swaps the projections of transformers' models.
 pub fn torch() -> Result<(), String> {
     let library = demo::library()?;
     let python = python::interpreter("torch", "tests/python/requirements-torch.txt")?;
     Run::new(&python, &["-c", "import torch"]).succeed()?;
     let test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "bindings/python/tests"];
-    Run::new(&python, &test).env("XQKV_LIBRARY_PATH", library.join("libxqkv.so")).succeed()
+    let library = library.join("libxqkv.so");
+    Run::new(&python, &test).env("XQKV_LIBRARY_PATH", &library).succeed()?;
+    Run::new(&python, &["-m", "mypy", "--strict", "bindings/python/xqkv"]).succeed()?;
+    Run::new(&python, &["examples/python/swap_transformers.py"])
+        .env("XQKV_LIBRARY_PATH", &library)
+        .env("PYTHONPATH", "bindings/python")
+        .succeed()
 }
 
 /// The Go package: format, vet, tests under the race detector, the pointer checks and with the

@@ -62,8 +62,8 @@ fn copy_libraries(bundle: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The C suite, and the engines' programs. Those of ctests/cuda stay at home: they ask the simulator
-/// what was called.
+/// The C suite, and the engines' programs. Those of ctests/cuda stay at home: they ask the
+/// simulator what was called.
 fn compile_tests(bundle: &Path) -> Result<(), String> {
     let folder = bundle.join("ctests");
     create(&folder)?;

@@ -4,6 +4,7 @@ mod bindings;
 mod demo;
 mod gpu_bundle;
 mod kernels;
+mod mpi;
 mod nvidia;
 mod overhead;
 mod python;
@@ -41,8 +42,8 @@ enum Command {
     /// Holds the simulated GPU against NVIDIA's headers and cuBLASLt, which are large, and so not
     /// part of test
     Nvidia,
-    /// Writes the PTX of the CUDA backend's kernels anew with NVIDIA's compiler, which is large, and so
-    /// not part of test
+    /// Writes the PTX of the CUDA backend's kernels anew with NVIDIA's compiler, which is large,
+    /// and so not part of test
     Kernels {
         /// Only check that it is current
         #[arg(long)]
@@ -50,6 +51,8 @@ enum Command {
     },
     /// Measures the library's own time for a planned forward, over vendor libraries that do nothing
     Overhead,
+    /// Runs ranks as processes over MPI: the adapter's tests and the example
+    Mpi,
     /// Packs gpu/bundle for a machine with a GPU
     GpuBundle {
         /// Also run it on the simulated GPU
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Kernels { check } if check => kernels::check(),
         Command::Kernels { .. } => kernels::run(),
         Command::Overhead => overhead::run(),
+        Command::Mpi => mpi::run(),
         Command::GpuBundle { check } if check => gpu_bundle::check(),
         Command::GpuBundle { .. } => gpu_bundle::run(),
         Command::Header { check } => header(check),

@@ -2,7 +2,7 @@
 
 use crate::run::Run;
 use crate::tools::{TOOLS, has};
-use crate::{bindings, demo, gpu_bundle, sanitize};
+use crate::{bindings, demo, gpu_bundle, mpi, sanitize};
 use std::time::Instant;
 
 /// One check. What it needs must be there, or it is not run.
@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     Step { name: "gpu bundle", needs: &["python3"], run: gpu_bundle::check },
     Step { name: "python", needs: &["python3"], run: bindings::python },
     Step { name: "go", needs: &["go"], run: bindings::go },
+    Step { name: "mpi", needs: &["mpicc", "mpicxx", "mpirun"], run: mpi::run },
     Step { name: "address sanitizer", needs: &["gcc", "nm"], run: sanitize::address },
     Step { name: "thread sanitizer", needs: &["gcc", "nm"], run: sanitize::thread },
 ];

@@ -58,6 +58,24 @@ pub const TOOLS: &[Tool] = &[
         install: "apt-get install gcc",
     },
     Tool {
+        name: "mpicc",
+        probe: &["--version"],
+        checks: "communicators over MPI",
+        install: "apt-get install libopenmpi-dev",
+    },
+    Tool {
+        name: "mpicxx",
+        probe: &["--version"],
+        checks: "communicators over MPI in C++",
+        install: "apt-get install libopenmpi-dev g++",
+    },
+    Tool {
+        name: "mpirun",
+        probe: &["--version"],
+        checks: "communicators of several processes",
+        install: "apt-get install openmpi-bin",
+    },
+    Tool {
         name: "go",
         probe: &["version"],
         checks: "the Go binding",

@@ -15,16 +15,16 @@ _new_capsule.restype, _new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p
 
 
 class Device:
-    """The driver's functions that tests need, on device 0 with its primary context current."""
+    """The driver's functions that tests need, on a device with its primary context current."""
 
-    def __init__(self):
+    def __init__(self, ordinal=0):
         self.driver = ctypes.CDLL(LIBRARY)
         self.driver.gpusim_calls.restype = ctypes.c_uint64
         self.driver.gpusim_violations.restype = ctypes.c_uint64
         self.driver.gpusim_violation.restype = ctypes.c_char_p
         context = ctypes.c_void_p()
         self.call("cuInit", 0)
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), ordinal)
         self.call("cuCtxSetCurrent", context)
 
     def call(self, name, *arguments):

@@ -11,21 +11,21 @@ import xqkv
 torch = pytest.importorskip("torch")
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as processes  # noqa: E402
+from ranks import projection_of, results, small  # noqa: E402
 from xqkv import torch_comm  # noqa: E402
 
 
-def in_ranks(body, rank_count, *arguments):
-    """Runs body(rank, ...) in as many processes, each a rank of Gloo's."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        processes.spawn(_rank, (body, rank_count, folder + "/store", arguments), nprocs=rank_count)
+def in_ranks(folder, rank_count, *bodies):
+    """Runs each body(rank, rank_count) in as many processes, ranks of Gloo's; few, since torch loads slowly."""
+    processes.spawn(_rank, (folder / "store", rank_count, bodies), nprocs=rank_count)
 
 
-def _rank(rank, body, rank_count, store, arguments):
-    timeout = timedelta(seconds=20)
+def _rank(rank, store, rank_count, bodies):
+    timeout = timedelta(seconds=60)
     dist.init_process_group("gloo", f"file://{store}", timeout, world_size=rank_count, rank=rank)
-    body(rank, rank_count, *arguments)
+    for body in bodies:
+        body(rank, rank_count)
+        dist.barrier()
     dist.destroy_process_group()
 
 
@@ -70,29 +70,6 @@ def exchange(rank, rank_count, collectives):
         assert received[0].tolist() == [rank - 1] * rank and received[1].tolist() == [99 + rank] * 2
 
 
-@pytest.mark.parametrize("rank_count", [1, 2, 3])
-def test_bytes_of_uneven_parts_reach_every_rank(rank_count):
-    in_ranks(move, rank_count)
-
-
-def lose_a_peer(rank, _):
-    if rank == 1:
-        os._exit(0)
-    time.sleep(0.3)
-    collectives = torch_comm.GroupCollectives(dist.group.WORLD)
-    buffer = np.full(4, 99, np.uint8)
-    with pytest.raises(ConnectionError):
-        collectives.broadcast(memory_of(buffer), 1, 0)
-        finished(collectives)
-    collectives.abort()
-    assert collectives.poll() is None and buffer.tolist() == [99] * 4
-    os._exit(0)
-
-
-def test_a_rank_that_is_gone_is_a_lost_connection():
-    in_ranks(lose_a_peer, 2)
-
-
 def wait_too_long(rank, _):
     group = dist.new_group(timeout=timedelta(milliseconds=300))
     if rank == 0:
@@ -101,11 +78,6 @@ def wait_too_long(rank, _):
         assert collectives.poll() == 1
         with pytest.raises(TimeoutError):
             finished(collectives)
-    dist.barrier()
-
-
-def test_a_rank_that_does_not_come_is_a_timeout_of_the_groups():
-    in_ranks(wait_too_long, 2)
 
 
 def forget_a_transfer(rank, _):
@@ -122,23 +94,56 @@ def forget_a_transfer(rank, _):
     assert buffer.tolist() == [rank] * 4
 
 
-def test_nothing_is_written_after_an_abort():
-    in_ranks(forget_a_transfer, 2)
-
-
 def tell(rank, rank_count):
-    with torch_comm.of_group(deadline_ms=100) as comm:
+    context, part = xqkv.Context(thread_count=1), dist.new_group([1])
+    with torch_comm.of_group(context, deadline_ms=100) as comm:
         assert (comm.kind, comm.rank, comm.rank_count) == (xqkv.CommKind.COLLECTIVES, rank, rank_count)
         comm.poll()
-    part = dist.new_group([1])
     if rank == 0:
         with pytest.raises(ValueError, match="no such group"):
-            torch_comm.of_group(part)
+            torch_comm.of_group(context, part)
     else:
-        with torch_comm.of_group(part) as comm:
+        with torch_comm.of_group(context, part) as comm:
             assert (comm.rank, comm.rank_count) == (0, 1)
-    assert xqkv.handle_count() == 0
 
 
-def test_a_groups_communicator_has_the_groups_ranks():
-    in_ranks(tell, 2)
+def project(rank, rank_count):
+    """The shared work of replicas, and rows of every rank, as threads do them."""
+    encoder, asked = small(7, 5), {"encoder_rank_rows": [4, 3, 0, 0][:rank_count], "gather_key_value": True}
+    begin = sum(asked["encoder_rank_rows"][:rank])
+    mine = encoder[begin : begin + asked["encoder_rank_rows"][rank]]
+    with xqkv.Context(thread_count=1) as context, torch_comm.of_group(context, deadline_ms=20_000) as comm:
+        with projection_of(comm, share_replicas=True) as projection:
+            first = projection.shard.key_value_head_begin
+            count = projection.shard.key_value_head_count
+            shared = projection.forward(encoder=encoder)
+            gathered = projection.forward(encoder=mine, **asked)
+    _, key, value = results(small(0, 6), encoder)
+    assert np.array_equal(shared.key, key[:, first : first + count])
+    assert np.array_equal(gathered.key, key) and np.array_equal(gathered.value, value)
+    assert shared.transfers > 0 or rank_count == 2
+
+
+def lose_a_peer(rank, _):
+    with xqkv.Context(thread_count=1) as context, torch_comm.of_group(context, deadline_ms=5_000) as comm:
+        projection = projection_of(comm)
+        if rank == 1:
+            os._exit(0)
+        with pytest.raises(xqkv.XqkvError) as raised:
+            projection.forward(small(1, 6), gather_query=True)
+        assert raised.value.status == xqkv.Status.PEER_LOST and raised.value.__cause__ is comm.failure
+        assert projection.forward(small(1, 6)).transfers == 0
+    os._exit(0)
+
+
+@pytest.mark.parametrize("rank_count", [2, 4])
+def test_bytes_of_uneven_parts_reach_every_rank_and_a_projection_has_the_results_of_one(tmp_path, rank_count):
+    in_ranks(tmp_path, rank_count, move, project)
+
+
+def test_a_late_rank_is_a_timeout_and_nothing_is_written_after_an_abort(tmp_path):
+    in_ranks(tmp_path, 2, tell, forget_a_transfer, wait_too_long)
+
+
+def test_a_process_that_is_gone_is_a_lost_peer_and_weights_stay(tmp_path):
+    in_ranks(tmp_path, 2, lose_a_peer)

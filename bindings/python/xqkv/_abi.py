@@ -164,6 +164,8 @@ class xqkv_plan_flag(enum.IntEnum):
 class xqkv_forward_flag(enum.IntEnum):
     GATHER_QUERY = 1
     GATHER_KEY_VALUE = 2
+    START = 4
+    FINISH = 8
 
 
 class xqkv_comm_kind(enum.IntEnum):
@@ -349,6 +351,12 @@ class xqkv_forward(ctypes.Structure):
     ]
 
 
+class xqkv_unique_id(ctypes.Structure):
+    _fields_ = [
+        ("bytes", ctypes.c_uint8 * 128),
+    ]
+
+
 class xqkv_plan_options(ctypes.Structure):
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
@@ -460,6 +468,9 @@ PROTOTYPES = {
     "xqkv_dtype_bytes": (ctypes.c_int64, [ctypes.c_int32]),
     "xqkv_dtype_name": (ctypes.c_char_p, [ctypes.c_int32]),
     "xqkv_forward_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_forward), ctypes.c_size_t]),
+    "xqkv_unique_id_create": (ctypes.c_int32, [ctypes.POINTER(xqkv_unique_id), ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_create_nccl": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_comm_options), ctypes.POINTER(xqkv_unique_id), ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
+    "xqkv_comm_adopt_nccl": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_comm_options), ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),
     "xqkv_plan_options_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_plan_options), ctypes.c_size_t]),
     "xqkv_workspace_init": (ctypes.c_int32, [ctypes.POINTER(xqkv_workspace), ctypes.c_size_t]),
     "xqkv_plan_create": (ctypes.c_int32, [ctypes.c_void_p, ctypes.POINTER(xqkv_forward), ctypes.POINTER(xqkv_plan_options), ctypes.c_void_p, ctypes.POINTER(xqkv_error)]),

@@ -68,6 +68,9 @@ class Collectives:
     called by threads that are in a call with transfers; `poll` and `abort` by any.
     """
 
+    # Whether they take a device's memory; if not, a projection on CUDA refuses the communicator.
+    is_on_device = False
+
     def all_gather(self, buffer: Memory, byte_counts: list[int], stream: int) -> None:
         """Everybody's bytes to everybody: each rank's lie in the buffer behind those of the ranks before it."""
         raise NotImplementedError

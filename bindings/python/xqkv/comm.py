@@ -6,9 +6,10 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ._abi import xqkv_comm_info, xqkv_comm_kind, xqkv_comm_options, xqkv_effect
+from ._abi import xqkv_comm_info, xqkv_comm_kind, xqkv_comm_options, xqkv_effect, xqkv_unique_id
 from ._library import Handle, call, created, initialised
 from .collectives import Bridge, Collectives
+from .context import Context
 from .errors import XqkvError
 
 
@@ -19,9 +20,10 @@ class Comm(Handle):
     `Projection.set_comm`. Weights, plans and calls without transfers stay as they were.
     """
 
-    def __init__(self, handle: int, bridge: Bridge | None = None) -> None:
-        """Made by `alone`, `threads` and `collectives`."""
+    def __init__(self, handle: int, bridge: Bridge | None = None, *, is_on_device: bool = False) -> None:
+        """Made by `alone`, `threads`, `collectives`, `nccl` and `adopt_nccl`."""
         super().__init__(handle, "xqkv_comm_destroy")
+        self.is_on_device = is_on_device
         # Projections keep the communicator, and so what the library calls, for as long as they live.
         self._bridge = bridge
 
@@ -44,7 +46,30 @@ class Comm(Handle):
         """This rank of a group whose transfers are the engine's own; see `Collectives`."""
         bridge = Bridge(collectives)
         options, plain = _options(deadline_ms, flags), ctypes.byref(bridge.plain)
-        return cls(created("xqkv_comm_create_collectives", options, plain, rank, rank_count), bridge)
+        handle = created("xqkv_comm_create_collectives", options, plain, rank, rank_count)
+        return cls(handle, bridge, is_on_device=collectives.is_on_device)
+
+    @staticmethod
+    def unique_id() -> bytes:
+        """What the ranks of an NCCL communicator find each other by: made on one rank, and told to the others."""
+        made = xqkv_unique_id()
+        call("xqkv_unique_id_create", ctypes.byref(made))
+        return bytes(made.bytes)
+
+    @classmethod
+    def nccl(
+        cls, context: Context, unique_id: bytes, rank: int, rank_count: int, *, deadline_ms: int = 0, flags: int = 0
+    ) -> Comm:
+        """This rank of a group over NCCL, on the device of a CUDA context; waits until all ranks do the same."""
+        options, made = _options(deadline_ms, flags), xqkv_unique_id.from_buffer_copy(unique_id)
+        name, address = "xqkv_comm_create_nccl", ctypes.byref(made)
+        return cls(created(name, context.handle, options, address, rank, rank_count), is_on_device=True)
+
+    @classmethod
+    def adopt_nccl(cls, context: Context, nccl_comm: int, *, deadline_ms: int = 0, flags: int = 0) -> Comm:
+        """One of the engine's, by the address of its ncclComm_t, which stays the engine's and must outlive this."""
+        options = _options(deadline_ms, flags)
+        return cls(created("xqkv_comm_adopt_nccl", context.handle, options, nccl_comm), is_on_device=True)
 
     def poll(self) -> None:
         """Raises what has failed, and ends transfers that are past their deadline; never waits."""

@@ -89,6 +89,8 @@ class Call:
         self.plain.flags |= flags.GATHER_QUERY * ranks.gather_query | flags.GATHER_KEY_VALUE * ranks.gather_key_value
         self.plain.chunk_rows = ranks.chunk_rows
         if ranks.encoder_rank_rows is not None:
+            if "encoder" not in self._rows:
+                raise ValueError("encoder is None; a rank without rows brings [0, width] of the other ranks' dtype")
             rows = self._keep(np.asarray(ranks.encoder_rank_rows, np.int64))
             self._rows["encoder"] = sum(ranks.encoder_rank_rows)
             self.plain.encoder_rank_rows = address_of(rows)
@@ -132,8 +134,10 @@ class Call:
         return array
 
 
-def host_workspace(sizes: xqkv_workspace) -> Array:
-    """Host memory of the least size, aligned as asked."""
+def host_workspace(sizes: xqkv_workspace) -> Array | None:
+    """Host memory of the least size, aligned as asked; None if none is needed."""
+    if sizes.minimum_bytes == 0:
+        return None
     memory = np.empty(sizes.minimum_bytes + sizes.alignment_bytes, np.uint8)
     first = -memory.ctypes.data % sizes.alignment_bytes
     return memory[first : first + sizes.minimum_bytes]

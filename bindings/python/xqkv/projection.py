@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._abi import xqkv_backend, xqkv_projection_flag, xqkv_shard, xqkv_spec, xqkv_stats
+from ._abi import xqkv_backend, xqkv_comm_kind, xqkv_projection_flag, xqkv_shard, xqkv_spec, xqkv_stats
 from ._library import Handle, call, created, initialised
 from .checkpoint import Checkpoint
 from .comm import Comm, raised_by
@@ -52,13 +52,14 @@ class Projection(Handle):
         make; without a split each then holds its even share. `share_replicas` has ranks that hold the same heads of K
         and V project a part of the rows each."""
         chosen = Split() if split is None else split
+        self.device = context.device if context.backend == xqkv_backend.CUDA else None
+        self._ensure_reaches(comm)
         self.flags = flags | (xqkv_projection_flag.SHARE_REPLICAS if share_replicas else 0)
         options = chosen.with_extras(comm, self.flags)
         with raised_by(comm):
             handle = created("xqkv_projection_create", context.handle, ctypes.byref(spec), ctypes.byref(options))
         super().__init__(handle, "xqkv_projection_destroy")
         self.spec, self.comm, self._parallel_for = spec, comm, context.parallel_for
-        self.device = context.device if context.backend == xqkv_backend.CUDA else None
         self.shard = initialised(xqkv_shard)
         call("xqkv_projection_get_shard", handle, ctypes.byref(self.shard))
 
@@ -86,6 +87,7 @@ class Projection(Handle):
 
     def set_comm(self, comm: Comm | None) -> None:
         """Goes on with another communicator of the same ranks, made after one has failed. All ranks call it."""
+        self._ensure_reaches(comm)
         with raised_by(comm):
             call("xqkv_projection_set_comm", self.handle, None if comm is None else comm.handle)
         self.comm = comm
@@ -130,7 +132,7 @@ class Projection(Handle):
 
         With a communicator, `gather_query` and `gather_key_value` give every rank all heads, and `encoder_rank_rows`
         says how many encoder rows each rank brings, which are then sent `chunk_rows` at a time: K and V have the rows
-        of all ranks. All ranks make such a call alike.
+        of all ranks, and a rank without any brings [0, width]. All ranks make such a call alike.
         """
         ranks = Ranks(gather_query, gather_key_value, encoder_rank_rows, chunk_rows)
         shape = Call(self, stream, layer, layer_count, ranks)
@@ -177,6 +179,12 @@ class Projection(Handle):
             return host_workspace(plan.workspace)
         with Plan(self, shape.plain, alignment_bytes=1) as made:
             return host_workspace(made.workspace)
+
+    def _ensure_reaches(self, comm: Comm | None) -> None:
+        """Python's own collectives would read a device's memory as the host's."""
+        if comm is not None and self.device is not None and not comm.is_on_device:
+            if comm.kind == xqkv_comm_kind.COLLECTIVES:
+                raise ValueError("these collectives take host memory only; on CUDA use Comm.nccl, or set is_on_device")
 
     def heads(self, part: str, is_gathered: bool = False) -> tuple[int, int]:
         """This rank's heads of a part or, once gathered, all ranks', and their width."""

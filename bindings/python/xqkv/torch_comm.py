@@ -1,11 +1,11 @@
-"""A communicator over a process group of torch.distributed's, for host memory: Gloo's groups and others whose tensors
-lie there. Needs torch.
+"""A communicator of the ranks of a process group of torch.distributed's. Needs torch.
 
-    comm = of_group(torch.distributed.new_group(), deadline_ms=10_000)
+    comm = of_group(context, torch.distributed.new_group(), deadline_ms=10_000)
     projection = Projection(context, spec, comm=comm)
 
-After a failure the group may still hold transfers that nobody waits for, so give it a group of its own, with a timeout
-of about the deadline.
+On CUDA it is NCCL's, and the group only tells its unique id. On the host its transfers are the group's, which must have
+a backend for tensors there, as Gloo is; after a failure the group may still hold some that nobody waits for, so give it
+a group of its own, with a timeout of about the deadline.
 """
 
 from __future__ import annotations
@@ -18,26 +18,37 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ._abi import xqkv_backend
 from .collectives import Collectives, Memory, Message
 from .comm import Comm
+from .context import Context
 
 Group = dist.ProcessGroup
 
 
-def of_group(group: Group | None = None, *, deadline_ms: int = 0, flags: int = 0) -> Comm:
+def of_group(context: Context, group: Group | None = None, *, deadline_ms: int = 0, flags: int = 0) -> Comm:
     """This process's rank of a group, by default of all processes; all of the group's ranks make one."""
     group = dist.group.WORLD if group is None else group
     if group is None or dist.get_rank(group) < 0:
         raise ValueError("this process is in no such group; init_process_group or new_group comes first")
     rank, rank_count = dist.get_rank(group), dist.get_world_size(group)
+    if context.backend == xqkv_backend.CUDA:
+        return Comm.nccl(context, _told_id(group), rank, rank_count, deadline_ms=deadline_ms, flags=flags)
     collectives = GroupCollectives(group)
     return Comm.collectives(collectives, rank, rank_count, deadline_ms=deadline_ms, flags=flags)
 
 
+def _told_id(group: Group) -> bytes:
+    """The first rank's unique id."""
+    told = [Comm.unique_id() if dist.get_rank(group) == 0 else None]
+    dist.broadcast_object_list(told, group=group, group_src=0)
+    return told[0] or b""
+
+
 @dataclass(frozen=True)
 class Transfer:
-    """One that the group is at. Its tensors are torch's own: the group may still write to them after an abort, and never
-    to the library's memory."""
+    """One that the group is at. Its tensors are torch's own: after an abort the group may still write to these, and
+    never to the library's memory."""
 
     work: dist.Work
     waits_for: int

@@ -126,6 +126,7 @@ impl Machine {
 
     /// Adds a node at the stream's end.
     pub fn record(&mut self, capture: u64, stream: u64, work: Work) {
+        self.disturb(stream);
         let Some(capture) = self.captures.get_mut(&capture) else { return };
         let index = capture.nodes.len();
         let after = capture.tails.insert(stream, vec![index]).unwrap_or_default();

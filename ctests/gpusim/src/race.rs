@@ -17,8 +17,8 @@ struct Touch {
 pub struct History(BTreeMap<u64, Vec<Touch>>);
 
 impl History {
-    /// Notes an access of the op at `point`; returns the last that it races with. `host` is what the host
-    /// knows to be over, which needs no more watching.
+    /// Notes an access of the op at `point`; returns the last that it races with. `host` is what
+    /// the host knows to be over, which needs no more watching.
     pub fn touch(
         &mut self,
         allocation: u64,

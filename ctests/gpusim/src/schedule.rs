@@ -116,12 +116,11 @@ impl Machine {
             let next = found.completed + 1;
             found.queue.front().filter(|item| item.sequence == next)
         });
-        head.is_some_and(|item| {
-            let may = match &item.work {
-                Work::Collective(launch) => self.may_fly(launch),
-                Work::Nothing | Work::Op(_) | Work::Fault | Work::Host(_) => true,
-            };
-            may && item.after.iter().all(|(s, n)| self.has_run(*s, *n))
+        let in_turn = head.filter(|item| item.after.iter().all(|(s, n)| self.has_run(*s, *n)));
+        in_turn.is_some_and(|item| match &item.work {
+            // Asked in its turn only: before that, what is posted is another launch's.
+            Work::Collective(launch) => self.may_fly(launch),
+            Work::Nothing | Work::Op(_) | Work::Fault | Work::Host(_) => true,
         })
     }
 

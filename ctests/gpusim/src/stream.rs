@@ -122,8 +122,8 @@ impl Machine {
         before
     }
 
-    /// Puts work at the stream's end, after `points` as well. What the host knows to be over needs no
-    /// place in the clock: nothing looks for races with it.
+    /// Puts work at the stream's end, after `points` as well. What the host knows to be over needs
+    /// no place in the clock: nothing looks for races with it.
     pub fn submit(&mut self, stream: u64, points: &[Point], work: Work) -> Option<Point> {
         let mut before = self.implicit(stream);
         before.extend_from_slice(points);

@@ -235,7 +235,7 @@ fn a_parameter_of_another_size_is_refused() {
     let short = PTX.replace("xqkv_store_param_0[144]", "xqkv_store_param_0[136]");
     let store = function(&short, c"xqkv_store");
     assert_eq!(launch(store, [32, 8], stream(1), &small(0)), INVALID_VALUE);
-    violated("parameters of [120] bytes, not of [144]");
+    violated("parameters of [136] bytes, not of [144]");
 }
 
 #[test]

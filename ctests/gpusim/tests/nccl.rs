@@ -7,6 +7,7 @@ mod support;
 use gpusim::driver::stream::*;
 use gpusim::nccl::{collective::*, end::*, group::*, query::*};
 use ranks::*;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Duration;
 use support::*;
@@ -97,7 +98,7 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
             over.wait();
             return ok(ncclCommAbort(rank.comm));
         }
-        let (send, receive) = (upload(&[1]), alloc(8));
+        let (send, receive) = (upload(&[1]), upload(&[0, 0]));
         ok(rank.all_gather(send, receive, 1));
         let event = recorded(rank.stream);
         assert!(!is_over_within(rank.stream, SHORT));
@@ -113,6 +114,25 @@ fn a_rank_that_does_not_come_leaves_the_others_hanging_until_they_abort() {
         hangs.iter().any(|text| text.to_string_lossy().contains("rank 1 has not come")),
         "{hangs:?}"
     );
+    clean();
+}
+
+#[test]
+fn launches_of_one_communicator_keep_their_order_on_whatever_streams() {
+    let _sim = machine();
+    each_rank(2, |rank| {
+        let (memory, side) = (upload(&[rank.rank as i32; 4]), stream(1));
+        for _ in 0..20 {
+            ok(rank.broadcast(memory, memory, 1, 0));
+            let gathered =
+                unsafe { ncclBroadcast(memory + 4, memory + 4, 2, INT32, 0, rank.comm, side) };
+            ok(rank.settle(gathered));
+            let streams = if rank.rank == 0 { [side, rank.stream] } else { [rank.stream, side] };
+            streams.into_iter().for_each(sync);
+        }
+        assert_eq!(download(memory, 4), [0, 0, 0, rank.rank as i32]);
+        rank.destroy();
+    });
     clean();
 }
 
@@ -143,6 +163,24 @@ fn the_first_call_is_in_progress_until_those_whom_it_concerns_have_called() {
     clean();
 }
 
+/// Where the system shows the shared memory in which the communicator's ranks meet.
+fn shared_memory(comm: u64) -> PathBuf {
+    let machine = gpusim::machine::lock();
+    let name = machine.comms[&comm].room.name().to_string_lossy().into_owned();
+    PathBuf::from(format!("/dev/shm{name}"))
+}
+
+#[test]
+fn shared_memory_has_no_name_once_all_ranks_are_there() {
+    let _sim = machine();
+    each_rank(2, |rank| {
+        rank.connect();
+        assert!(!shared_memory(rank.comm).exists());
+        rank.destroy();
+    });
+    clean();
+}
+
 #[test]
 fn a_missing_rank_leaves_the_others_joining() {
     let _sim = machine();
@@ -151,7 +189,10 @@ fn a_missing_rank_leaves_the_others_joining() {
     let mut state = 0;
     ok(unsafe { ncclCommGetAsyncError(comm, &mut state) });
     assert_eq!(state, IN_PROGRESS);
+    let shared = shared_memory(comm);
+    assert!(shared.exists());
     ok(ncclCommAbort(comm));
+    assert!(!shared.exists());
     clean();
     assert_eq!(ncclCommAbort(comm), 4);
     violated("is used after its end");

@@ -53,27 +53,52 @@ fn a_captured_gather_runs_at_each_launch_and_not_before() {
     clean();
 }
 
-/// A group on two streams of one capture is one node, which both come after.
+/// The launch waits for both streams, and both go on from it; a capture has one node for it.
 #[test]
-fn a_group_on_two_streams_is_captured_as_one() {
+fn a_group_on_two_streams_is_one_launch_captured_or_not() {
     let _sim = machine();
     each_rank(2, |rank| {
-        let (send, receive, side) = (upload(&[5, 6]), alloc(16), stream(1));
+        let (send, receive, side) = (upload(&[5, 6]), alloc(8), stream(1));
         let broadcast = |from: u64, to: u64, stream: u64| {
             ok(unsafe { ncclBroadcast(from, to, 1, INT32, 0, rank.comm, stream) });
         };
-        let exec = capture(rank, || {
+        let launch = || {
             order(rank.stream, side);
+            fill(side, send + 4, 1, 4);
             ok(ncclGroupStart());
             broadcast(send, receive, rank.stream);
             broadcast(send + 4, receive + 4, side);
             ok(rank.settle(ncclGroupEnd()));
-            fill(side, receive + 8, 0, 8);
+            fill(side, receive, 2, 4);
             order(side, rank.stream);
-        });
+        };
+        let exec = capture(rank, launch);
         ok(unsafe { cuGraphLaunch(exec, rank.stream) });
         sync(rank.stream);
-        assert_eq!(download(receive, 4), [5, 6, 0, 0]);
+        assert_eq!(download(receive, 2), [0x0202_0202, 0x0101_0101]);
+        ok(unsafe { cuGraphExecDestroy(exec) });
+        fill(rank.stream, receive, 0, 8);
+        launch();
+        sync(rank.stream);
+        assert_eq!(download(receive, 2), [0x0202_0202, 0x0101_0101]);
+        rank.destroy();
+    });
+    clean();
+}
+
+#[test]
+fn a_captured_stream_is_not_used_either_while_nccl_is_still_to_enqueue_on_it() {
+    let _sim = machine();
+    each_rank(1, |rank| {
+        let memory = upload(&[1]);
+        let exec = capture(rank, || {
+            unsafe { gpusim_fail(c"ncclAllGather".as_ptr(), 1, IN_PROGRESS) };
+            let (comm, stream) = (rank.comm, rank.stream);
+            let result = unsafe { ncclAllGather(memory, memory, 1, INT32, comm, stream) };
+            fill(stream, memory, 0, 4);
+            violated("communicator is in progress on it");
+            ok(rank.settle(result));
+        });
         ok(unsafe { cuGraphExecDestroy(exec) });
         rank.destroy();
     });

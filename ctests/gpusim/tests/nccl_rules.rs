@@ -236,19 +236,21 @@ fn another_devices_stream_is_refused_and_ends_the_communicator() {
 #[test]
 fn a_stream_that_nccl_is_still_to_enqueue_on_is_not_used() {
     let _sim = machine();
-    each_rank(2, |rank| {
+    each_rank(1, |rank| {
         let (send, receive) = (upload(&[1]), alloc(8));
         unsafe { gpusim_fail(c"ncclAllGather".as_ptr(), 1, IN_PROGRESS) };
         let (comm, stream) = (rank.comm, rank.stream);
         let result = unsafe { ncclAllGather(send, receive, 1, INT32, comm, stream) };
-        if result == IN_PROGRESS {
-            unsafe { cuStreamQuery(stream) };
-        }
+        assert_eq!(result, IN_PROGRESS);
+        unsafe { cuStreamQuery(stream) };
+        violated("communicator is in progress on it");
+        fill(stream, receive, 0, 8);
+        violated("communicator is in progress on it");
         ok(rank.settle(result));
         sync(stream);
         rank.destroy();
     });
-    only_violated("communicator is in progress on it");
+    clean();
 }
 
 #[test]
@@ -347,11 +349,14 @@ fn a_rank_that_fails_by_itself_stands_still() {
     let _sim = machine();
     let failed = Barrier::new(2);
     each_rank(2, |rank| {
+        rank.connect();
+        ok(rank.all_gather(upload(&[1]), alloc(8), 1));
         failed.wait();
         if rank.rank == 0 {
             gpusim_async_error(1, 6);
         }
         failed.wait();
+        assert!(!is_over_within(rank.stream, SHORT));
         assert_eq!(poll(rank.comm), if rank.rank == 1 { 6 } else { 0 });
         failed.wait();
         ok(ncclCommAbort(rank.comm));
@@ -379,6 +384,7 @@ fn finalizing_waits_for_all_ranks() {
             assert!(result == 0 || result == IN_PROGRESS);
         }
         ok(poll(rank.comm));
+        assert_eq!(unsafe { cuStreamQuery(rank.stream) }, 0, "its work is over");
         rank.destroy();
     });
     clean();
@@ -402,6 +408,28 @@ fn a_group_either_joins_or_communicates() {
     violated("one group makes communicators and communicates");
     assert_eq!(ncclGroupEnd(), 5);
     ok(ncclCommAbort(rank.comm));
+    let (rank, mut other) = (alone(), 0);
+    ok(ncclGroupStart());
+    ok(unsafe { ncclCommInitRank(&mut other, 1, unique_id(), 0) });
+    assert_eq!(rank.all_gather(memory, memory, 1), 5);
+    violated("one group makes communicators and communicates");
+    assert_eq!(ncclGroupEnd(), 5);
+    ok(ncclCommAbort(other));
+    ok(ncclCommAbort(rank.comm));
+}
+
+#[test]
+fn a_bad_argument_in_a_group_is_that_calls_alone() {
+    let _sim = machine();
+    let rank = alone();
+    let memory = upload(&[1]);
+    ok(ncclGroupStart());
+    assert_eq!(rank.broadcast(memory, memory, 1, 7), 4);
+    ok(rank.broadcast(memory, memory, 1, 0));
+    ok(ncclGroupEnd());
+    sync(rank.stream);
+    rank.destroy();
+    clean();
 }
 
 #[test]
@@ -416,7 +444,8 @@ fn a_context_does_not_end_before_its_communicators() {
 #[test]
 fn an_end_that_is_arranged_to_take_longer_and_one_that_is_arranged_to_fail() {
     let _sim = machine();
-    for result in [IN_PROGRESS, 3] {
+    // Often enough that the seed alone would not have all of them in progress.
+    for result in [[IN_PROGRESS; 20].as_slice(), &[3]].concat() {
         each_rank(1, |rank| {
             let memory = upload(&[1]);
             unsafe { gpusim_fail(c"ncclGroupEnd".as_ptr(), 1, result) };

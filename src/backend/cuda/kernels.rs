@@ -39,16 +39,16 @@ pub(super) struct Gather {
     pub(super) element_bytes: i64,
 }
 
-/// Writes `staged[rows, heads, width]`, which has the bias, and without a norm the scale, to element
-/// (row r, head h, lane d) of a view, at
+/// Writes `staged[rows, heads, width]`, which has the bias, and without a norm the scale, to
+/// element (row r, head h, lane d) of a view, at
 ///
 /// ```text
 /// (p / group_rows) * group_stride + (p % group_rows) * row_stride
 ///     + h * head_stride + d * width_stride
 /// ```
 ///
-/// elements behind `destination`, where p is `first_row + r`, or its slot. All strides are those of a view:
-/// none is negative, and no element is written twice.
+/// elements behind `destination`, where p is `first_row + r`, or its slot. All strides are those of
+/// a view: none is negative, and no element is written twice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Store {

@@ -9,7 +9,7 @@ use super::scratch::Scratch;
 use super::shape::{relation, side_shape};
 use super::timing::Timer;
 use super::weights::{Arrangement, DeviceWeights};
-use crate::backend::{Columns, Info, Job, Output, PlanOptions, Side};
+use crate::backend::{Columns, Info, Job, Output, PlanOptions, Side, WORKSPACE_ALIGNMENT};
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use cudarc::cublaslt::sys;
@@ -330,7 +330,8 @@ impl Planner<'_> {
         }
         let (weights, rows) =
             (matmul.weight_alignment_with(job.form.dtype), self.options.alignment);
-        let view = matmul.view_alignment_with(self.options.alignment);
+        let results = if matmul.is_staged { WORKSPACE_ALIGNMENT } else { self.options.alignment };
+        let view = matmul.view_alignment_with(results);
         for (attribute, alignment) in [
             (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, weights),
             (preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, rows),

@@ -1,6 +1,6 @@
-//! The CUDA side of transfers between ranks: a stream of ours beside the engine's, events that order
-//! the two, and a board. A capture of the engine's stream takes the other in with the first event
-//! and gives it back with the last.
+//! The CUDA side of transfers between ranks: a stream of ours beside the engine's, events that
+//! order the two, and a board. A capture of the engine's stream takes the other in with the first
+//! event and gives it back with the last.
 
 use super::driver::Handle;
 use super::memory::{Block, Heap};
@@ -10,6 +10,8 @@ use crate::error::Error;
 use cudarc::driver::sys;
 use std::ptr::null_mut;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 /// Behind the marks: the event that transfers wait for, and the one that a call's end waits for.
 const FORKED: usize = WIRE_MARKS;
@@ -160,8 +162,16 @@ impl Wire for CudaWire {
 }
 
 impl Drop for CudaWire {
-    /// Waits for nothing: the driver keeps what its work needs, and the board is retired.
+    /// A call's end has made the engine's stream wait for ours, so there is something to wait for
+    /// only behind a failure, while the abort frees the stream; the board is retired then.
     fn drop(&mut self) {
+        const MOST_NAPS: usize = 10_000;
+        for _ in 0..MOST_NAPS {
+            if !self.is_done().is_ok_and(|is_done| !is_done) {
+                break;
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
         let Ok(_entered) = self.heap.context.enter_to_give_back() else { return };
         let functions = &self.heap.context.driver.functions;
         for event in self.events.into_iter().filter(|event| !event.is_null()) {

@@ -17,7 +17,7 @@ pub fn run() -> Outcome<bool> {
         };
         println!("instruction set   {}: {state}", set.name());
     }
-    match Context::on_cuda().and_then(|context| context.info()) {
+    match Context::on_cuda(0).and_then(|context| context.info()) {
         Ok(found) => println!(
             "CUDA backend      device {}, compute capability {}, {} multiprocessors, driver {}, \
              cuBLASLt {}",

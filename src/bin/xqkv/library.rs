@@ -11,6 +11,7 @@ use xqkv::capi::comm::*;
 use xqkv::capi::context::*;
 use xqkv::capi::error::xqkv_error;
 use xqkv::capi::forward::{xqkv_forward, xqkv_forward_init};
+use xqkv::capi::nccl::*;
 use xqkv::capi::plan::*;
 use xqkv::capi::projection::*;
 use xqkv::capi::shard::{xqkv_shard, xqkv_shard_init};
@@ -101,23 +102,27 @@ pub struct Context(*mut xqkv_context);
 
 impl Context {
     pub fn new(thread_count: i32) -> Outcome<Self> {
-        Self::create(BackendChoice::Host, thread_count, InstructionSetChoice::Auto as i32)
+        Self::create(BackendChoice::Host, |options| options.thread_count = thread_count)
     }
 
     pub fn with_instruction_set(instruction_set: i32) -> Outcome<Self> {
-        Self::create(BackendChoice::Host, 1, instruction_set)
+        Self::create(BackendChoice::Host, |options| {
+            (options.thread_count, options.instruction_set) = (1, instruction_set);
+        })
     }
 
-    /// On the first CUDA device.
-    pub fn on_cuda() -> Outcome<Self> {
-        Self::create(BackendChoice::Cuda, 0, InstructionSetChoice::Auto as i32)
+    /// On a CUDA device.
+    pub fn on_cuda(device: i32) -> Outcome<Self> {
+        Self::create(BackendChoice::Cuda, |options| options.device = device)
     }
 
-    fn create(backend: BackendChoice, thread_count: i32, instruction_set: i32) -> Outcome<Self> {
+    fn create(
+        backend: BackendChoice,
+        choose: impl FnOnce(&mut xqkv_context_options),
+    ) -> Outcome<Self> {
         let mut options = initialised!(xqkv_context_options, xqkv_context_options_init);
         options.backend = backend as i32;
-        options.thread_count = thread_count;
-        options.instruction_set = instruction_set;
+        choose(&mut options);
         let mut context = null_mut();
         // SAFETY: an initialised struct and a place for the handle.
         checked(|error| unsafe { xqkv_context_create(&options, &mut context, error) })?;
@@ -139,8 +144,20 @@ impl Drop for Context {
     }
 }
 
+/// An id by which NCCL's ranks find each other.
+pub fn unique_id() -> Outcome<xqkv_unique_id> {
+    let mut id = xqkv_unique_id { bytes: [0; 128] };
+    // SAFETY: a place for the id.
+    checked(|error| unsafe { xqkv_unique_id_create(&mut id, error) })?;
+    Ok(id)
+}
+
 /// One rank's communicator.
-pub struct Comm(*mut xqkv_comm);
+pub struct Comm {
+    handle: *mut xqkv_comm,
+    /// Whether somebody else unmakes it.
+    is_lent: bool,
+}
 
 // SAFETY: handles may go to any thread.
 unsafe impl Send for Comm {}
@@ -153,7 +170,7 @@ impl Comm {
         checked(|error| unsafe {
             xqkv_comm_create_threads(null(), rank_count as i64, comms.as_mut_ptr(), error)
         })?;
-        Ok(comms.into_iter().map(Self).collect())
+        Ok(comms.into_iter().map(Self::own).collect())
     }
 
     /// Over collectives, whose user must live longer; waits so many milliseconds, or 0 for the
@@ -170,18 +187,43 @@ impl Comm {
         checked(|error| unsafe {
             xqkv_comm_create_collectives(&options, collectives, rank, rank_count, &mut comm, error)
         })?;
-        Ok(Self(comm))
+        Ok(Self::own(comm))
+    }
+
+    /// Over NCCL; the other ranks' threads or processes do the same with the same id.
+    pub fn nccl(
+        context: &Context,
+        id: &xqkv_unique_id,
+        (rank, rank_count): (usize, usize),
+    ) -> Outcome<Self> {
+        let (rank, rank_count, mut comm) = (rank as i64, rank_count as i64, null_mut());
+        // SAFETY: a live handle and places for what is asked.
+        checked(|error| unsafe {
+            xqkv_comm_create_nccl(context.0, null(), id, rank, rank_count, &mut comm, error)
+        })?;
+        Ok(Self::own(comm))
+    }
+
+    /// One that its maker unmakes.
+    pub fn lent(handle: *mut xqkv_comm) -> Self {
+        Self { handle, is_lent: true }
+    }
+
+    fn own(handle: *mut xqkv_comm) -> Self {
+        Self { handle, is_lent: false }
     }
 
     pub fn handle(&self) -> *const xqkv_comm {
-        self.0
+        self.handle
     }
 }
 
 impl Drop for Comm {
     fn drop(&mut self) {
-        // SAFETY: this object's own handle.
-        unsafe { xqkv_comm_destroy(self.0, null_mut()) };
+        if !self.is_lent {
+            // SAFETY: this object's own handle.
+            unsafe { xqkv_comm_destroy(self.handle, null_mut()) };
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Memory {
     Cuda(Device),
 }
 
-/// The first CUDA device, its primary context current on this thread.
+/// A CUDA device, its primary context current on this thread.
 pub struct Device {
     allocate: unsafe extern "C" fn(*mut u64, usize) -> c_int,
     free: unsafe extern "C" fn(u64) -> c_int,
@@ -23,6 +23,7 @@ pub struct Device {
     download: unsafe extern "C" fn(*mut c_void, u64, usize) -> c_int,
     synchronize: unsafe extern "C" fn() -> c_int,
     release: unsafe extern "C" fn(c_int) -> c_int,
+    ordinal: c_int,
 }
 
 /// A buffer's place for calls.
@@ -104,7 +105,7 @@ impl Drop for Held<'_> {
 }
 
 impl Device {
-    pub fn open() -> Outcome<Self> {
+    pub fn open(ordinal: c_int) -> Outcome<Self> {
         let library = Library::open(&DRIVER).map_err(|error| error.message)?;
         /// A function of the driver with these arguments.
         macro_rules! function {
@@ -122,7 +123,7 @@ impl Device {
         // SAFETY: a place for the context.
         unsafe {
             succeed("cuInit", init(0))?;
-            succeed("cuDevicePrimaryCtxRetain", retain(&mut context, 0))?;
+            succeed("cuDevicePrimaryCtxRetain", retain(&mut context, ordinal))?;
             succeed("cuCtxSetCurrent", set_current(context))?;
         }
         Ok(Self {
@@ -132,6 +133,7 @@ impl Device {
             download: function!(c"cuMemcpyDtoH_v2" (*mut c_void, u64, usize)),
             synchronize: function!(c"cuCtxSynchronize"()),
             release: function!(c"cuDevicePrimaryCtxRelease_v2"(c_int)),
+            ordinal,
         })
     }
 }
@@ -139,7 +141,7 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         // SAFETY: retained once by open.
-        unsafe { (self.release)(0) };
+        unsafe { (self.release)(self.ordinal) };
     }
 }
 

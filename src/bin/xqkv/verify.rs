@@ -10,6 +10,7 @@ mod layer;
 mod layouts;
 mod lent;
 mod member;
+mod mpi;
 mod placed;
 mod processes;
 mod ranks;
@@ -134,10 +135,7 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
     let found = &checkpoint.report(&spec)?;
     arguments.choices.apply(&mut spec);
     let (spec, finishes) = (&spec, &Finishes::new(directory, found, &spec)?);
-    let (context, memory) = match arguments.backend {
-        Backend::Host => (Context::new(arguments.threads)?, Memory::Host),
-        Backend::Cuda => (Context::on_cuda()?, Memory::Cuda(Device::open()?)),
-    };
+    let (context, memory) = arguments.open(0)?;
     let fill = |update: &Update| finishes.fill(update, &checkpoint, directory, found);
     let ranks = &arguments.load_ranks(&context, spec, fill)?;
     let io = arguments.io.clone().unwrap_or_else(|| directory.join("io.safetensors"));
@@ -158,6 +156,14 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
 }
 
 impl Arguments {
+    /// The backend, on this of several devices.
+    fn open(&self, device: i32) -> Outcome<(Context, Memory)> {
+        Ok(match self.backend {
+            Backend::Host => (Context::new(self.threads)?, Memory::Host),
+            Backend::Cuda => (Context::on_cuda(device)?, Memory::Cuda(Device::open(device)?)),
+        })
+    }
+
     fn load_ranks(
         &self,
         context: &Context,

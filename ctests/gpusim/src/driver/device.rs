@@ -16,6 +16,11 @@ pub fn memory_bytes() -> u64 {
     environment("GPUSIM_MEMORY_BYTES", MEMORY_BYTES)
 }
 
+/// Which GPU of the machine the device is; processes may see different ones as their device 0.
+pub fn gpu_of(device: usize) -> u64 {
+    environment("GPUSIM_FIRST_DEVICE", 0) + device as u64
+}
+
 /// `CU_DEVICE_ATTRIBUTE_*` and the answers.
 const ATTRIBUTES: &[(c_int, c_int)] = &[
     (1, 1024),            // MAX_THREADS_PER_BLOCK
@@ -129,7 +134,7 @@ pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -
 pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: c_int) -> c_int {
     call("cuDeviceGetUuid_v2", |machine| {
         let mut bytes = *b"gpusim device  \0";
-        bytes[15] = machine.device(device)? as u8;
+        bytes[15] = gpu_of(machine.device(device)?) as u8;
         // SAFETY: the caller's output, as cuda.h asks.
         unsafe { put(uuid, bytes) }
     })

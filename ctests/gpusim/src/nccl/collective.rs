@@ -1,5 +1,6 @@
 //! All-gather, broadcast, send, receive.
 
+use super::call::{Call, Kind};
 use super::config::element_bytes;
 use super::group;
 use super::launch::Request;
@@ -7,39 +8,6 @@ use super::status::{INVALID_ARGUMENT, Outcome, fatal};
 use super::{admit, outcome};
 use crate::machine::{Machine, lock};
 use std::ffi::c_int;
-
-/// The numbers are those that ranks tell one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    AllGather = 1,
-    Broadcast = 2,
-    Send = 3,
-    Receive = 4,
-}
-
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::AllGather => "ncclAllGather",
-            Kind::Broadcast => "ncclBroadcast",
-            Kind::Send => "ncclSend",
-            Kind::Receive => "ncclRecv",
-        }
-    }
-}
-
-/// One call's arguments.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    pub kind: Kind,
-    pub send: u64,
-    pub receive: u64,
-    pub count: u64,
-    pub dtype: c_int,
-    pub element_bytes: u64,
-    /// The root, or the other side of a send or receive.
-    pub peer: usize,
-}
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclAllGather(

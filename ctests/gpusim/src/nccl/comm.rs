@@ -218,7 +218,8 @@ impl Comm {
         self.room.unlink();
         let twice = (0..self.ranks()).find(|rank| self.rival(*rank).is_some());
         if let Some(rank) = twice {
-            // Before 2.30 a rank with a GPU of its own looked for no other pair, and waits for them.
+            // Before 2.30 a rank with a GPU of its own looked for no other pair, and waits for
+            // them.
             if version() >= 23000 || self.rival(self.rank).is_some() {
                 self.fail(INVALID_USAGE, format!("rank {rank} shares a GPU with another"));
             }

@@ -1,7 +1,7 @@
 //! A launch whose turn in its stream has come. First the rank posts what it brings; once all whom
 //! it concerns have posted the same, it takes what they brought. Until then its stream stands.
 
-use super::collective::{Call, Kind};
+use super::call::{Call, Kind};
 use super::comm::Comm;
 use super::launch::Launch;
 use super::room::{Board, PAGE_BYTES, Post, RING};

@@ -7,7 +7,7 @@ use super::room::{Presence, Room};
 use super::status::*;
 use super::{admit, call, outcome, put};
 use crate::context::top;
-use crate::control::environment;
+use crate::driver::device::gpu_of;
 use crate::handle::Noun;
 use crate::machine::{Machine, lock};
 use crate::violation::violate;
@@ -183,9 +183,7 @@ fn blocks(comm: u64) -> bool {
 impl Machine {
     fn join_room(&mut self, handle: u64) -> Outcome {
         let comm = self.comm_mut(handle)?;
-        // Processes whose devices are not the same GPUs say so.
-        let gpu = environment("GPUSIM_FIRST_DEVICE", 0) + comm.device as u64;
-        comm.room.join(comm.rank, gpu)?;
+        comm.room.join(comm.rank, gpu_of(comm.device))?;
         comm.life = Life::Joining;
         Ok(())
     }

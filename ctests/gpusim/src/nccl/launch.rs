@@ -1,15 +1,14 @@
 //! From calls to work on streams. The calls of one group on one communicator are one launch; a
 //! communicator that may not block can be told late, by the seed, that it was enqueued.
 
-use super::collective::{Call, Kind};
+use super::call::{Call, Kind, note_overlap};
 use super::comm::Comm;
 use super::room::RING;
-use super::status::{IN_PROGRESS, INVALID_ARGUMENT, Outcome, UNHANDLED_CUDA_ERROR};
+use super::status::{IN_PROGRESS, Outcome, UNHANDLED_CUDA_ERROR};
 use crate::clock::Point;
 use crate::context::{pop, push};
 use crate::machine::{Machine, thread};
-use crate::op::{Access, Op};
-use crate::race::overlap;
+use crate::op::Op;
 use crate::status::{INVALID_HANDLE, Status};
 use crate::stream::Work;
 use crate::violation::violate;
@@ -127,10 +126,6 @@ impl Machine {
     }
 
     fn try_enqueue(&mut self, handle: u64, requests: &[Request]) -> Status {
-        if requests.len() as u64 > RING {
-            let count = requests.len();
-            violate(format!("gpusim: a group of {count} calls, and there is room for {RING}"));
-        }
         let Some(first) = requests.first().map(|request| request.stream) else { return Ok(()) };
         let mut others: Vec<u64> = requests.iter().map(|request| request.stream).collect();
         others.sort_unstable();
@@ -139,8 +134,21 @@ impl Machine {
         let capture = self.capturing(first)?;
         let calls = requests.iter().map(|request| request.call).collect();
         let launch = self.make_launch(handle, calls, capture.is_some());
-        let Some(capture) = capture else { return self.start_launch(first, &others, launch) };
-        for other in &others {
+        match capture {
+            Some(capture) => self.record_launch(capture, first, &others, launch),
+            None => self.start_launch(first, &others, launch),
+        }
+    }
+
+    /// The same in a capture: one node after the ends of all streams, which all go on from it.
+    fn record_launch(
+        &mut self,
+        capture: u64,
+        first: u64,
+        others: &[u64],
+        launch: Arc<Launch>,
+    ) -> Status {
+        for other in others {
             let tails = self.capture_tails(capture, *other);
             self.join(Some(capture), capture, first, &tails)?;
         }
@@ -207,6 +215,7 @@ impl Machine {
         let accesses = calls.iter().flat_map(|call| call.accesses(rank, ranks)).collect();
         let name = calls.first().map_or("nothing", |call| call.kind.name());
         note_overlap(&calls, rank, ranks);
+        note_too_many(calls.len() as u64);
         let bytes = calls.iter().map(|call| call.received(rank, ranks)).sum();
         let sent: u64 = calls.iter().map(|call| call.sent(rank, ranks)).sum();
         let cost_ns = self.wire.time_ns(sent.max(bytes));
@@ -234,70 +243,9 @@ impl Comm {
     }
 }
 
-/// Notes what no order protects: a call's result over what it reads, save in place, and results
-/// of one group over one another.
-fn note_overlap(calls: &[Call], rank: usize, ranks: usize) {
-    let all: Vec<(usize, Access)> = calls
-        .iter()
-        .enumerate()
-        .flat_map(|(index, call)| call.accesses(rank, ranks).into_iter().map(move |a| (index, a)))
-        .collect();
-    for (at, (left, one)) in all.iter().enumerate() {
-        for (right, other) in &all[at + 1..] {
-            let in_place = left == right && calls[*left].in_place(rank);
-            if (one.write || other.write) && !in_place && overlap(one, other) {
-                let name = calls[*left].kind.name();
-                violate(format!("{name}: memory of one launch overlaps, and not in place"));
-            }
-        }
-    }
-}
-
-impl Call {
-    pub fn bytes(&self) -> u64 {
-        self.count * self.element_bytes
-    }
-
-    pub fn accesses(&self, rank: usize, ranks: usize) -> Vec<Access> {
-        let (read, bytes) = (Access::read(self.send, self.bytes()), self.bytes());
-        match self.kind {
-            Kind::AllGather => vec![read, Access::write(self.receive, bytes * ranks as u64)],
-            Kind::Broadcast if rank == self.peer => vec![read, Access::write(self.receive, bytes)],
-            Kind::Broadcast | Kind::Receive => vec![Access::write(self.receive, bytes)],
-            Kind::Send => vec![read],
-        }
-    }
-
-    fn in_place(&self, rank: usize) -> bool {
-        match self.kind {
-            Kind::AllGather => self.send == self.receive + rank as u64 * self.bytes(),
-            Kind::Broadcast => self.send == self.receive,
-            Kind::Send | Kind::Receive => false,
-        }
-    }
-
-    /// The bytes that come from other ranks.
-    pub fn received(&self, rank: usize, ranks: usize) -> u64 {
-        match self.kind {
-            Kind::AllGather => self.bytes() * (ranks as u64 - 1),
-            Kind::Broadcast | Kind::Receive if self.peer != rank => self.bytes(),
-            Kind::Broadcast | Kind::Receive | Kind::Send => 0,
-        }
-    }
-
-    /// The bytes that go to other ranks, along whatever links.
-    fn sent(&self, rank: usize, ranks: usize) -> u64 {
-        match self.kind {
-            Kind::AllGather => self.bytes() * (ranks as u64 - 1),
-            Kind::Broadcast if self.peer == rank && ranks > 1 => self.bytes(),
-            Kind::Send if self.peer != rank => self.bytes(),
-            Kind::Broadcast | Kind::Send | Kind::Receive => 0,
-        }
-    }
-
-    /// Refuses what no device has memory for, where sums of bytes could overflow.
-    pub fn check_size(&self, ranks: usize) -> Outcome {
-        let all = u128::from(self.count) * u128::from(self.element_bytes) * ranks as u128;
-        if all < 1 << 48 { Ok(()) } else { Err(INVALID_ARGUMENT) }
+/// A launch that no board has room for would wait for ever.
+fn note_too_many(calls: u64) {
+    if calls > RING {
+        violate(format!("gpusim: a group of {calls} calls, and there is room for {RING}"));
     }
 }

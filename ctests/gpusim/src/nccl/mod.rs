@@ -1,6 +1,8 @@
 //! NCCL's functions, with the names and the numbers of nccl.h. Ranks are threads of a process or
 //! processes of one machine; they meet in shared memory, and only there.
 
+/// One call: its kinds, what it touches.
+pub mod call;
 /// All-gather, broadcast, send, receive.
 pub mod collective;
 /// A rank's communicator, and which calls it stands.

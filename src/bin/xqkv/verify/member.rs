@@ -40,12 +40,12 @@ struct Member<'a> {
 /// Bytes on either side of results that must stay as they are.
 const FENCE: usize = 64;
 
-/// Makes all calls as one of so many ranks.
+/// Makes all calls as one of so many ranks, which it joins by a communicator.
 pub fn run(
     arguments: &Arguments,
     rank: usize,
     rank_count: usize,
-    comm: &Comm,
+    join: impl FnOnce(&Context) -> Outcome<Comm>,
 ) -> Outcome<Vec<Ran>> {
     let directory = &arguments.directory;
     let checkpoint = Checkpoint::new(directory)?;
@@ -53,7 +53,8 @@ pub fn run(
     let found = &checkpoint.report(&spec)?;
     arguments.choices.apply(&mut spec);
     let (spec, finishes) = (&spec, &Finishes::new(directory, found, &spec)?);
-    let context = Context::new(1)?;
+    let (context, memory) = arguments.open(rank as i32)?;
+    let comm = join(&context)?;
     let mut options = splits(arguments, spec)?[rank];
     options.comm = comm.handle();
     if arguments.group.share_replicas {
@@ -67,7 +68,7 @@ pub fn run(
     let layers = numbers.into_iter().map(|number| source.layer(number));
     let layers = layers.collect::<Outcome<Vec<_>>>()?;
     let (rows, out) = (arguments.rows_dtype(spec)?, arguments.out_dtype.into());
-    let member = Member { arguments, rank, rank_count, memory: &Memory::Host, rows, out };
+    let member = Member { arguments, rank, rank_count, memory: &memory, rows, out };
     let calls = calls(&layers, arguments.layers_at_once);
     calls.into_iter().map(|(kind, layers)| member.call(kind, layers)).collect()
 }

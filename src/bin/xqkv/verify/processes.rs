@@ -1,5 +1,5 @@
-//! Ranks that are processes of this machine: the command starts itself for each, with sockets to all
-//! the others, and reads what each gives on its standard output.
+//! Ranks that are processes of this machine: the command starts itself for each, with sockets to
+//! all the others, and reads what each gives on its standard output.
 
 use super::Arguments;
 use super::member::{self, Ran};
@@ -64,8 +64,8 @@ pub fn run_member(arguments: &Arguments, rank: usize) -> Outcome<bool> {
     // SAFETY: the process that started this one left them to it.
     let mesh = unsafe { Mesh::inherited(rank, sockets) }.map_err(|error| error.to_string())?;
     let count = sockets.len() + 1;
-    let comm = Comm::collectives(&mesh.collectives(), (rank, count), 0)?;
-    let ran = member::run(arguments, rank, count, &comm)?;
+    let join = |_: &_| Comm::collectives(&mesh.collectives(), (rank, count), 0);
+    let ran = member::run(arguments, rank, count, join)?;
     let mut output = std::io::stdout().lock();
     ran.iter().try_for_each(|ran| write(&mut output, ran)).map_err(|error| error.to_string())?;
     Ok(true)
