@@ -69,6 +69,13 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
+    /// Refuses rows whose list breaks its promise, where the device's lists can be seen; so nothing
+    /// is begun that cannot be ended.
+    ///
+    /// # Safety
+    /// The list can be read.
+    unsafe fn ensure_listed(&self, rows: &Rows, name: &str) -> Result<(), Error>;
+
     /// A way for transfers between ranks, with a board of so many bytes.
     fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error>;
 

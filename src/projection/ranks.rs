@@ -174,7 +174,7 @@ impl Projection {
         };
         let (plans, plans_made) = self.plans_for(together, plan, weights)?;
         call.lane.ensure_workspace(together.needed_bytes(&plans))?;
-        together.ensure_slots()?;
+        together.ensure_indices()?;
         Ok(Prepared { plans, plans_made, weights })
     }
 

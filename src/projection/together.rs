@@ -239,13 +239,19 @@ impl<'a> Together<'a> {
         Columns { begin, count: (heads.count * width) as usize }
     }
 
-    /// Refuses slots that are out of range or double before anything is written.
-    pub(super) fn ensure_slots(&self) -> Result<(), Error> {
-        let staged = self.parts.iter().filter(|spread| spread.staging.is_some());
-        staged.into_iter().try_for_each(|spread| {
+    /// Refuses row lists and slots that break their promise before anything is begun.
+    pub(super) fn ensure_indices(&self) -> Result<(), Error> {
+        let backend = &self.projection.backend;
+        let decoder = self.call.decoder.iter().map(|side| (&side.rows, "decoder"));
+        let encoder = self.call.encoder.iter().map(|side| (&side.rows, "encoder"));
+        // SAFETY: the call's lists can be read.
+        decoder.chain(encoder).try_for_each(|(rows, name)| unsafe {
+            backend.ensure_listed(rows, name)
+        })?;
+        self.parts.iter().try_for_each(|spread| {
             let (view, name) = (spread.view, spread.part.name());
             // SAFETY: nothing is put anywhere.
-            unsafe { self.projection.backend.scatter(&[], view, name, &self.lane) }
+            unsafe { backend.scatter(&[], view, name, &self.lane) }
         })
     }
 

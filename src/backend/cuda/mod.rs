@@ -28,7 +28,7 @@ use crate::device::Device;
 use crate::error::{Error, Status, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
-use crate::view::{Indices, View};
+use crate::view::{Indices, Rows, View};
 use context::Context;
 use cudarc::driver::sys;
 use device::CudaDevice;
@@ -209,6 +209,11 @@ impl Backend for Cuda {
 
     fn device(&self) -> Result<Arc<dyn Device>, Error> {
         Ok(Arc::new(CudaDevice::new(&self.heap)?))
+    }
+
+    unsafe fn ensure_listed(&self, _: &Rows, _: &str) -> Result<(), Error> {
+        // What a list has is on the device; rows that are not there become NaN.
+        Ok(())
     }
 
     unsafe fn scatter(

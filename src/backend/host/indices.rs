@@ -3,7 +3,7 @@
 
 use crate::backend::{Job, Lane};
 use crate::error::{Error, ensure};
-use crate::view::{Indices, View};
+use crate::view::{Indices, Rows, View};
 
 /// Scratch memory that a job takes for its check of slots.
 pub(super) fn scratch_bytes(job: &Job<'_>) -> usize {
@@ -24,16 +24,26 @@ pub(super) unsafe fn ensure_indices(job: &Job<'_>) -> Result<(), Error> {
     job.lane.ensure_workspace(scratch_bytes(job))?;
     let scratch = std::ptr::with_exposed_provenance_mut(job.lane.workspace);
     for side in job.sides() {
-        if let Some(list) = side.rows.list() {
-            // SAFETY: passed on.
-            unsafe { ensure_row_list(side.name, list, side.rows.count()) }?;
-        }
+        // SAFETY: passed on.
+        unsafe { ensure_listed(side.rows, side.name) }?;
         side.outputs().try_for_each(|output| {
             // SAFETY: passed on; the workspace is large enough.
             unsafe { ensure_slots(output.name, output.view, scratch) }
         })?;
     }
     Ok(())
+}
+
+/// Refuses rows whose list breaks its promise.
+///
+/// # Safety
+/// The list can be read.
+pub(super) unsafe fn ensure_listed(rows: &Rows, name: &str) -> Result<(), Error> {
+    match rows.list() {
+        // SAFETY: passed on.
+        Some(list) => unsafe { ensure_row_list(name, list, rows.count()) },
+        None => Ok(()),
+    }
 }
 
 /// Refuses a view whose slots break their promise, with the lane's workspace to check them in.

@@ -27,7 +27,7 @@ use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
-use crate::view::View;
+use crate::view::{Rows, View};
 use norm::Norm;
 use pack::PackedMatrix;
 use products::Products;
@@ -142,6 +142,11 @@ impl Backend for Host {
                        context of XQKV_BACKEND_CUDA, or use xqkv_comm_create_threads or \
                        xqkv_comm_create_collectives";
         Err(Error::new(Status::InvalidArgument, message))
+    }
+
+    unsafe fn ensure_listed(&self, rows: &Rows, name: &str) -> Result<(), Error> {
+        // SAFETY: passed on.
+        unsafe { indices::ensure_listed(rows, name) }
     }
 
     unsafe fn scatter(
