@@ -384,6 +384,8 @@ int header_second(void) {
     bad += XQKV_PLAN_FLAG_TIMED != 1;
     bad += XQKV_FORWARD_FLAG_GATHER_QUERY != 1;
     bad += XQKV_FORWARD_FLAG_GATHER_KEY_VALUE != 2;
+    bad += XQKV_FORWARD_FLAG_START != 4;
+    bad += XQKV_FORWARD_FLAG_FINISH != 8;
     bad += XQKV_COMM_KIND_ALONE != 1;
     bad += XQKV_COMM_KIND_THREADS != 2;
     bad += XQKV_COMM_KIND_NCCL != 3;

@@ -83,7 +83,7 @@ static void not_a_number_stays_in_its_row(void) {
 
 static void bad_calls_are_refused(void) {
     static int something;
-    CALL_REFUSED(projection, flags, 1, XQKV_STATUS_INVALID_ARGUMENT, "flags");
+    CALL_REFUSED(projection, flags, 16, XQKV_STATUS_INVALID_ARGUMENT, "flags");
     CALL_REFUSED(projection, layer, -1, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer -1");
     CALL_REFUSED(projection, layer, LAYERS, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layers 0 to 1");
     CALL_REFUSED(projection, layer, INT64_MAX, XQKV_STATUS_LAYER_OUT_OF_RANGE, "layer");

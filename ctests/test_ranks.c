@@ -472,7 +472,7 @@ static void options_are_refused(void) {
     CALL_REFUSED(projection, flags, XQKV_FORWARD_FLAG_GATHER_QUERY, XQKV_STATUS_INVALID_ARGUMENT, "communicator");
     CALL_REFUSED(projection, encoder_rank_rows, rank_rows, XQKV_STATUS_INVALID_ARGUMENT, "communicator");
     CALL_REFUSED(projection, chunk_rows, -1, XQKV_STATUS_INVALID_ARGUMENT, "chunk_rows");
-    CALL_REFUSED(projection, flags, 4, XQKV_STATUS_INVALID_ARGUMENT, "flags is 4");
+    CALL_REFUSED(projection, flags, 16, XQKV_STATUS_INVALID_ARGUMENT, "flags is 16");
     CHECK_OK(xqkv_projection_destroy(projection, &error));
 }
 

@@ -86,6 +86,8 @@ var unbound = map[string]string{
 	"XQKV_PROJECTION_FLAG_SHARE_REPLICAS":    "needs a communicator",
 	"XQKV_FORWARD_FLAG_GATHER_QUERY":         "needs a communicator",
 	"XQKV_FORWARD_FLAG_GATHER_KEY_VALUE":     "needs a communicator",
+	"XQKV_FORWARD_FLAG_START":                "needs a communicator",
+	"XQKV_FORWARD_FLAG_FINISH":               "needs a communicator",
 	"XQKV_PROJECTION_FLAG_TENSOR_FLOAT":      "CUDA's",
 	"XQKV_PROJECTION_FLAG_BATCH_INVARIANT":   "CUDA's",
 	"XQKV_PLAN_FLAG_TIMED":                   "CUDA's",

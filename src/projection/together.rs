@@ -245,9 +245,9 @@ impl<'a> Together<'a> {
         let decoder = self.call.decoder.iter().map(|side| (&side.rows, "decoder"));
         let encoder = self.call.encoder.iter().map(|side| (&side.rows, "encoder"));
         // SAFETY: the call's lists can be read.
-        decoder.chain(encoder).try_for_each(|(rows, name)| unsafe {
-            backend.ensure_listed(rows, name)
-        })?;
+        decoder
+            .chain(encoder)
+            .try_for_each(|(rows, name)| unsafe { backend.ensure_listed(rows, name) })?;
         self.parts.iter().try_for_each(|spread| {
             let (view, name) = (spread.view, spread.part.name());
             // SAFETY: nothing is put anywhere.
