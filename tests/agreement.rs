@@ -25,7 +25,7 @@ use xqkv::projection::{
 };
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Norm, Part, Spec};
-use xqkv::view::{Rows, Shape, Strides, View};
+use xqkv::view::{Indices, Rows, Shape, Strides, View};
 
 const RANKS: usize = 3;
 const ODD: usize = 1;
@@ -187,7 +187,12 @@ struct Calling {
     query: Dtype,
     key: Dtype,
     value: Dtype,
+    /// Whether decoder rows come by a list that names a row that is not there.
+    lists_rows: bool,
 }
+
+/// The third is not among the four rows of its buffer.
+static LIST: [i64; 4] = [0, 1, 99, 2];
 
 impl Calling {
     fn new() -> Self {
@@ -203,6 +208,7 @@ impl Calling {
             query: Dtype::F32,
             key: Dtype::F32,
             value: Dtype::F32,
+            lists_rows: false,
         }
     }
 
@@ -225,8 +231,13 @@ impl Calling {
             row_bytes: WIDTH as usize * self.rows.bytes(),
             chunk_rows: self.chunk_rows,
         };
+        let list = self.lists_rows.then(|| {
+            let address = LIST.as_ptr().expose_provenance();
+            Indices::new("decoder", "row_list", address, 4, ("buffer_rows", 4)).unwrap()
+        });
+        let decoder_rows = self.decoder_rows;
         let decoder = DecoderSide {
-            rows: rows(100, Dtype::F32, self.decoder_rows),
+            rows: Rows::new("decoder", at(100), Dtype::F32, decoder_rows, WIDTH, 0, list).unwrap(),
             query: view(Part::Query, 200, self.query, self.decoder_rows, self.gathers_query),
         };
         let encoder = EncoderSide {
@@ -304,6 +315,26 @@ fn every_word_of_a_call_that_one_rank_has_otherwise_is_named_and_the_next_call_w
             answer
         });
         assert_named(name, answers);
+    }
+}
+
+#[test]
+fn a_row_that_is_not_there_is_refused_before_anything_is_begun_and_the_others_are_told() {
+    let case = Case::new(Spec { layer_count: 2, ..square(WIDTH, 6, 8, Dtype::F32) }, 3);
+    let answers = on_all(Comm::threads(RANKS, options()), |rank, comm| {
+        let projection = loaded(&case, rank, comm);
+        let calling = Calling { lists_rows: rank == ODD, ..Calling::new() };
+        let answer = calling.run(rank, &projection);
+        Calling::new().run(rank, &projection).unwrap();
+        answer.unwrap_err()
+    });
+    for (rank, error) in answers.iter().enumerate() {
+        let (status, word) = match rank {
+            ODD => (Status::InvalidArgument, "row_list[2] is 99"),
+            _ => (Status::Mismatch, "rank 1 refused it with XQKV_STATUS_INVALID_ARGUMENT"),
+        };
+        assert_eq!(error.status, status, "{error}");
+        assert!(error.message.contains(word), "{error}");
     }
 }
 
