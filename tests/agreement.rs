@@ -189,6 +189,8 @@ struct Calling {
     value: Dtype,
     /// Whether decoder rows come by a list that names a row that is not there.
     lists_rows: bool,
+    /// Whether K goes where this rank's encoder rows are.
+    overlaps: bool,
 }
 
 /// The third is not among the four rows of its buffer.
@@ -209,6 +211,7 @@ impl Calling {
             key: Dtype::F32,
             value: Dtype::F32,
             lists_rows: false,
+            overlaps: false,
         }
     }
 
@@ -242,7 +245,13 @@ impl Calling {
         };
         let encoder = EncoderSide {
             rows: rows(500, self.rows, encoder_rows),
-            key: view(Part::Key, 300, self.key, encoder_rows, self.gathers_key_value),
+            key: view(
+                Part::Key,
+                if self.overlaps { 0 } else { 300 },
+                self.key,
+                encoder_rows,
+                self.gathers_key_value,
+            ),
             value: view(Part::Value, 400, self.value, encoder_rows, self.gathers_key_value),
         };
         let collective = Collective {
@@ -319,22 +328,27 @@ fn every_word_of_a_call_that_one_rank_has_otherwise_is_named_and_the_next_call_w
 }
 
 #[test]
-fn a_row_that_is_not_there_is_refused_before_anything_is_begun_and_the_others_are_told() {
-    let case = Case::new(Spec { layer_count: 2, ..square(WIDTH, 6, 8, Dtype::F32) }, 3);
-    let answers = on_all(Comm::threads(RANKS, options()), |rank, comm| {
-        let projection = loaded(&case, rank, comm);
-        let calling = Calling { lists_rows: rank == ODD, ..Calling::new() };
-        let answer = calling.run(rank, &projection);
-        Calling::new().run(rank, &projection).unwrap();
-        answer.unwrap_err()
-    });
-    for (rank, error) in answers.iter().enumerate() {
-        let (status, word) = match rank {
-            ODD => (Status::InvalidArgument, "row_list[2] is 99"),
-            _ => (Status::Mismatch, "rank 1 refused it with XQKV_STATUS_INVALID_ARGUMENT"),
-        };
-        assert_eq!(error.status, status, "{error}");
-        assert!(error.message.contains(word), "{error}");
+fn what_is_refused_is_refused_before_anything_is_begun_and_the_others_are_told() {
+    let listed = Calling { lists_rows: true, ..Calling::new() };
+    let overlapping = Calling { overlaps: true, ..Calling::new() };
+    for (odd, status, word) in [
+        (listed, Status::InvalidArgument, "row_list[2] is 99"),
+        (overlapping, Status::Overlap, "key"),
+    ] {
+        let case = Case::new(Spec { layer_count: 2, ..square(WIDTH, 6, 8, Dtype::F32) }, 3);
+        let answers = on_all(Comm::threads(RANKS, options()), |rank, comm| {
+            let projection = loaded(&case, rank, comm);
+            let calling = if rank == ODD { &odd } else { &Calling::new() };
+            let answer = calling.run(rank, &projection);
+            Calling::new().run(rank, &projection).unwrap();
+            answer.unwrap_err()
+        });
+        let told = format!("rank 1 refused it with {}", status.name());
+        for (rank, error) in answers.iter().enumerate() {
+            let own = rank == ODD;
+            assert_eq!(error.status, if own { status } else { Status::Mismatch }, "{error}");
+            assert!(error.message.contains(if own { word } else { &told }), "{error}");
+        }
     }
 }
 

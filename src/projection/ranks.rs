@@ -13,6 +13,7 @@ use crate::comm::{Comm, Turn};
 use crate::error::{Error, ensure};
 use crate::shard::Reach;
 use crate::spec::Part;
+use crate::view::ensure_disjoint;
 use std::sync::{Arc, PoisonError};
 
 impl Projection {
@@ -167,6 +168,7 @@ impl Projection {
     ) -> Result<Prepared<'a>, Error> {
         let call = together.call();
         call.ensure_disjoint()?;
+        ensure_own_apart(call)?;
         ensure_replaceable(call)?;
         let weights = match together.has_products() {
             true => Some(version.ensure_ready(&self.spec, &self.shard, call)?),
@@ -340,6 +342,15 @@ struct Prepared<'a> {
     plans_made: u64,
     /// None on a rank that projects nothing.
     weights: Option<&'a Weights>,
+}
+
+/// Refuses outputs that share memory with the rows that this rank sends to the others.
+fn ensure_own_apart(call: &Call<'_>) -> Result<(), Error> {
+    let sequence = call.collective.as_ref().and_then(|collective| collective.sequence.as_ref());
+    let Some(own) = sequence.and_then(|sequence| sequence.own.as_ref()) else { return Ok(()) };
+    call.written().try_for_each(|(name, written)| {
+        ensure_disjoint((name, &written), ("encoder", &own.footprint()))
+    })
 }
 
 /// Refuses to add what other ranks send to what is there.
