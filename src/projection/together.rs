@@ -244,10 +244,10 @@ impl<'a> Together<'a> {
         let backend = &self.projection.backend;
         let decoder = self.call.decoder.iter().map(|side| (&side.rows, "decoder"));
         let encoder = self.call.encoder.iter().map(|side| (&side.rows, "encoder"));
-        // SAFETY: the call's lists can be read.
-        decoder
-            .chain(encoder)
-            .try_for_each(|(rows, name)| unsafe { backend.ensure_listed(rows, name) })?;
+        for (rows, name) in decoder.chain(encoder) {
+            // SAFETY: the call's lists can be read.
+            unsafe { backend.ensure_listed(rows, name) }?;
+        }
         self.parts.iter().try_for_each(|spread| {
             let (view, name) = (spread.view, spread.part.name());
             // SAFETY: nothing is put anywhere.
