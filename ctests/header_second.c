@@ -363,6 +363,8 @@ int header_second(void) {
     bad += XQKV_INSTRUCTION_SET_PORTABLE != 1;
     bad += XQKV_INSTRUCTION_SET_AVX2 != 2;
     bad += XQKV_INSTRUCTION_SET_AVX512 != 3;
+    bad += XQKV_INSTRUCTION_SET_AVX512_BF16 != 4;
+    bad += XQKV_INSTRUCTION_SET_NEON != 5;
     bad += XQKV_NORM_NONE != 0;
     bad += XQKV_NORM_RMS != 1;
     bad += XQKV_EXTENT_WHOLE != 0;

@@ -398,7 +398,8 @@ enum xqkv_instruction_set
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The best that the CPU has.
+   * The best that the CPU has, or the one that the environment variable XQKV_ISA names:
+   * portable, avx2, avx512, avx512_bf16 or neon.
    */
   XQKV_INSTRUCTION_SET_AUTO = 0,
   /**
@@ -407,13 +408,24 @@ enum xqkv_instruction_set
    */
   XQKV_INSTRUCTION_SET_PORTABLE = 1,
   /**
-   * 256-bit vectors with fused multiply-add (x86-64 AVX2 and FMA).
+   * 256-bit vectors with fused multiply-add (x86-64 AVX2, FMA and F16C).
    */
   XQKV_INSTRUCTION_SET_AVX2 = 2,
   /**
    * 512-bit vectors with fused multiply-add (x86-64 AVX-512F). Bit for bit as AVX2.
    */
   XQKV_INSTRUCTION_SET_AVX512 = 3,
+  /**
+   * The same, but bfloat16 rows times bfloat16 weights go through the CPU's dot product, at
+   * twice the speed. It adds two products at a time and takes denormals for zero, whatever the
+   * CPU's mode (Intel SDM, VDPBF16PS), so those bits are a class of their own; AVX512 is the
+   * exact mode of such a CPU.
+   */
+  XQKV_INSTRUCTION_SET_AVX512_BF16 = 4,
+  /**
+   * 128-bit vectors with fused multiply-add (64-bit ARM). Bit for bit as AVX2.
+   */
+  XQKV_INSTRUCTION_SET_NEON = 5,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1777,8 +1789,8 @@ typedef struct xqkv_shard {
   int64_t value_columns;
   /**
    * Bytes of this rank's weights in the spec's dtype, and of its biases and norms in f32, all
-   * layers, before the padding of a backend (the host pads each matrix to a multiple of 32
-   * rows).
+   * layers, before the padding of a backend (the host pads each matrix to a multiple of 16
+   * rows, or 32 with AVX-512).
    */
   int64_t weight_bytes;
 } xqkv_shard;

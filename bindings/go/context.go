@@ -37,12 +37,15 @@ const (
 // InstructionSet is which vector instructions the host's kernels use.
 type InstructionSet int32
 
-// The instruction sets. Results of the portable one are a class of their own.
+// The instruction sets. Results of the portable one are a class of their own, and so are those of
+// bfloat16 rows times bfloat16 weights with AVX-512's dot products.
 const (
-	InstructionSetAuto     InstructionSet = C.XQKV_INSTRUCTION_SET_AUTO
-	InstructionSetPortable InstructionSet = C.XQKV_INSTRUCTION_SET_PORTABLE
-	InstructionSetAVX2     InstructionSet = C.XQKV_INSTRUCTION_SET_AVX2
-	InstructionSetAVX512   InstructionSet = C.XQKV_INSTRUCTION_SET_AVX512
+	InstructionSetAuto       InstructionSet = C.XQKV_INSTRUCTION_SET_AUTO
+	InstructionSetPortable   InstructionSet = C.XQKV_INSTRUCTION_SET_PORTABLE
+	InstructionSetAVX2       InstructionSet = C.XQKV_INSTRUCTION_SET_AVX2
+	InstructionSetAVX512     InstructionSet = C.XQKV_INSTRUCTION_SET_AVX512
+	InstructionSetAVX512BF16 InstructionSet = C.XQKV_INSTRUCTION_SET_AVX512_BF16
+	InstructionSetNEON       InstructionSet = C.XQKV_INSTRUCTION_SET_NEON
 )
 
 // ContextOptions is what to make a context from; zero is the default everywhere.

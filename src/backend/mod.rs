@@ -12,7 +12,7 @@ mod stock;
 
 pub use brief::{Brief, BriefSide};
 pub use cuda::answers as cuda_answers;
-pub use host::{InstructionSet, run_part};
+pub use host::{Arithmetic, InstructionSet, run_part};
 pub use lane::{Lane, WORKSPACE_ALIGNMENT};
 pub use stock::{Borrowed, Content, Stock, VectorSource, WeightSource};
 

@@ -46,15 +46,23 @@ named_enum!(BackendChoice {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstructionSetChoice {
-    /// The best that the CPU has.
+    /// The best that the CPU has, or the one that the environment variable XQKV_ISA names:
+    /// portable, avx2, avx512, avx512_bf16 or neon.
     Auto = 0,
     /// What every CPU of the target has. Its results are a class of their own, since multiply and
     /// add round separately.
     Portable = 1,
-    /// 256-bit vectors with fused multiply-add (x86-64 AVX2 and FMA).
+    /// 256-bit vectors with fused multiply-add (x86-64 AVX2, FMA and F16C).
     Avx2 = 2,
     /// 512-bit vectors with fused multiply-add (x86-64 AVX-512F). Bit for bit as AVX2.
     Avx512 = 3,
+    /// The same, but bfloat16 rows times bfloat16 weights go through the CPU's dot product, at
+    /// twice the speed. It adds two products at a time and takes denormals for zero, whatever the
+    /// CPU's mode (Intel SDM, VDPBF16PS), so those bits are a class of their own; AVX512 is the
+    /// exact mode of such a CPU.
+    Avx512Bf16 = 4,
+    /// 128-bit vectors with fused multiply-add (64-bit ARM). Bit for bit as AVX2.
+    Neon = 5,
 }
 
 named_enum!(InstructionSetChoice {
@@ -62,7 +70,20 @@ named_enum!(InstructionSetChoice {
     Portable => c"XQKV_INSTRUCTION_SET_PORTABLE",
     Avx2 => c"XQKV_INSTRUCTION_SET_AVX2",
     Avx512 => c"XQKV_INSTRUCTION_SET_AVX512",
+    Avx512Bf16 => c"XQKV_INSTRUCTION_SET_AVX512_BF16",
+    Neon => c"XQKV_INSTRUCTION_SET_NEON",
 });
+
+/// All but the choice that leaves it open, with what the backend calls them.
+fn instruction_sets() -> [(InstructionSetChoice, backend::InstructionSet); 5] {
+    [
+        (InstructionSetChoice::Portable, backend::InstructionSet::Portable),
+        (InstructionSetChoice::Avx2, backend::InstructionSet::Avx2),
+        (InstructionSetChoice::Avx512, backend::InstructionSet::Avx512),
+        (InstructionSetChoice::Avx512Bf16, backend::InstructionSet::Avx512Bf16),
+        (InstructionSetChoice::Neon, backend::InstructionSet::Neon),
+    ]
+}
 
 /// Gives memory of a device to the library: at least `bytes` bytes at a multiple of `alignment`,
 /// ready for use on `stream`, or NULL. `user` is the pointer given beside the callback. It is
@@ -401,12 +422,8 @@ fn host_choice(options: &xqkv_context_options) -> Result<backend::Choice, Error>
     );
     ensure_host_only(options)?;
     let choice = InstructionSetChoice::from_integer(options.instruction_set, "instruction_set")?;
-    let instruction_set = match choice {
-        InstructionSetChoice::Auto => None,
-        InstructionSetChoice::Portable => Some(backend::InstructionSet::Portable),
-        InstructionSetChoice::Avx2 => Some(backend::InstructionSet::Avx2),
-        InstructionSetChoice::Avx512 => Some(backend::InstructionSet::Avx512),
-    };
+    let known = instruction_sets().into_iter().find(|(known, _)| *known == choice);
+    let instruction_set = known.map(|(_, set)| set);
     Ok(backend::Choice::Host {
         thread_count: options.thread_count as usize,
         instruction_set,
@@ -454,9 +471,6 @@ fn describe(found: backend::Info, info: &mut xqkv_context_info) {
 }
 
 fn instruction_set_choice(found: backend::InstructionSet) -> InstructionSetChoice {
-    match found {
-        backend::InstructionSet::Portable => InstructionSetChoice::Portable,
-        backend::InstructionSet::Avx2 => InstructionSetChoice::Avx2,
-        backend::InstructionSet::Avx512 => InstructionSetChoice::Avx512,
-    }
+    let known = instruction_sets().into_iter().find(|(_, set)| *set == found);
+    known.map_or(InstructionSetChoice::Auto, |(choice, _)| choice)
 }

@@ -32,8 +32,8 @@ pub struct xqkv_shard {
     /// Columns of this rank's V.
     pub value_columns: i64,
     /// Bytes of this rank's weights in the spec's dtype, and of its biases and norms in f32, all
-    /// layers, before the padding of a backend (the host pads each matrix to a multiple of 32
-    /// rows).
+    /// layers, before the padding of a backend (the host pads each matrix to a multiple of 16
+    /// rows, or 32 with AVX-512).
     pub weight_bytes: i64,
 }
 

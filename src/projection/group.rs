@@ -2,7 +2,7 @@
 //! what each of them holds, which they told each other when they joined.
 
 use super::agreement::{self, Occasion, Statement, agree};
-use crate::backend::{Backend, Info, InstructionSet, Numerics, Wire};
+use crate::backend::{Backend, Info, Numerics, Wire};
 use crate::comm::{Comm, Kind};
 use crate::error::{Error, ensure};
 use crate::shard::{Range, Ranks, Shard};
@@ -167,13 +167,11 @@ fn say_spec(statement: Statement, spec: &Spec) -> Statement {
         .common("norm_rounds_first", norm(&|norm| norm.rounds_first.into()))
 }
 
-/// A number for the backend, and one for what its bits depend on: whether the host fuses multiply
-/// and add, the generation of a CUDA device.
+/// A number for the backend, and one for what its bits depend on: how the host multiplies and adds,
+/// the generation of a CUDA device.
 fn numeric_class(info: Info) -> (i64, i64) {
     match info {
-        Info::Host { instruction_set, .. } => {
-            (1, i64::from(instruction_set != InstructionSet::Portable))
-        }
+        Info::Host { instruction_set, .. } => (1, instruction_set.arithmetic() as i64),
         Info::Cuda { compute_capability, .. } => (2, compute_capability.into()),
     }
 }

@@ -82,6 +82,14 @@ pub fn host(
     backend::open(Choice::Host { thread_count, instruction_set, parallel_for: None }).ok()
 }
 
+/// The instruction sets that this CPU has; says which of the target's it lacks.
+pub fn instruction_sets() -> Vec<InstructionSet> {
+    let (has, lacks) = InstructionSet::all().into_iter().partition(|set| set.is_available());
+    let lacks: Vec<InstructionSet> = lacks;
+    println!("NOT RUN: this CPU does not have {lacks:?}");
+    has
+}
+
 /// A spec of one layer with as many key/value as query heads.
 pub fn square(inner: i64, heads: i64, head_width: i64, weight_dtype: Dtype) -> Spec {
     Spec {

@@ -99,6 +99,8 @@ class xqkv_instruction_set(enum.IntEnum):
     PORTABLE = 1
     AVX2 = 2
     AVX512 = 3
+    AVX512_BF16 = 4
+    NEON = 5
 
 
 class xqkv_norm(enum.IntEnum):

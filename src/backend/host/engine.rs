@@ -6,6 +6,8 @@
 //! one that is not run, or still runs when `parallel_for` returns, is found.
 
 use super::place::{Opened, Place, Visit};
+use super::pool::Work;
+use super::tasks::Tasks;
 use crate::backend::ParallelFor;
 use crate::error::{Error, Status};
 use crate::log::caught_without_mark;
@@ -27,7 +29,7 @@ pub(super) struct Engine {
 
 /// Tasks, and how they are shared out. Lives on its caller's stack.
 struct Job<'a> {
-    task: &'a (dyn Fn(usize) + Sync),
+    work: &'a Work<'a>,
     task_count: usize,
     next: AtomicUsize,
     part_count: usize,
@@ -42,13 +44,13 @@ struct Job<'a> {
 }
 
 impl Engine {
-    /// Runs `task` once for each index below `count`. Panics if a task does; refuses what the
-    /// engine did wrong.
-    pub(super) fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
-        let job = Job::new(task, count, self.thread_count.min(count).min(MOST_PARTS));
+    /// Brings the engine's threads to the tasks below `count`. Panics if one of those does; refuses
+    /// what the engine did wrong.
+    pub(super) fn run(&self, count: usize, work: &Work<'_>) -> Result<(), Error> {
+        let job = Job::new(work, count, self.thread_count.min(count).min(MOST_PARTS));
         let place = if job.part_count < 2 { None } else { open(&job) };
         let Some((ticket, place)) = place else {
-            (0..count).for_each(task);
+            Tasks::all(count, work);
             return Ok(());
         };
         let called = caught_without_mark(|| (self.parallel_for)(job.part_count, ticket)).err();
@@ -83,9 +85,9 @@ fn visit(ticket: usize) -> Option<Visit<'static, Job<'static>>> {
 }
 
 impl<'a> Job<'a> {
-    fn new(task: &'a (dyn Fn(usize) + Sync), task_count: usize, part_count: usize) -> Self {
+    fn new(work: &'a Work<'a>, task_count: usize, part_count: usize) -> Self {
         Job {
-            task,
+            work,
             task_count,
             next: AtomicUsize::new(0),
             part_count,
@@ -113,13 +115,7 @@ impl<'a> Job<'a> {
     }
 
     fn take_tasks(&self) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.task_count {
-                return;
-            }
-            (self.task)(index);
-        }
+        (self.work)(&mut Tasks::new(&self.next, self.task_count));
     }
 
     fn ensure_done(&self, unfinished: u64) -> Result<(), Error> {
@@ -159,8 +155,8 @@ mod tests {
     /// Runs many tasks and tells how often each was run.
     fn runs(engine: &Engine) -> Result<Vec<usize>, Error> {
         let runs: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
-        engine.run(runs.len(), &|index| {
-            runs[index].fetch_add(1, Ordering::Relaxed);
+        engine.run(runs.len(), &|tasks: &mut Tasks<'_>| {
+            tasks.for_each(|index| _ = runs[index].fetch_add(1, Ordering::Relaxed));
         })?;
         Ok(runs.into_iter().map(AtomicUsize::into_inner).collect())
     }
@@ -194,7 +190,11 @@ mod tests {
             in_order(count, ticket);
             RETURNED.fetch_add(1, Ordering::Relaxed);
         });
-        let message = log::caught(|| threads.run(100, &|index| assert!(index != 57, "planted")));
+        let message = log::caught(|| {
+            threads.run(100, &|tasks: &mut Tasks<'_>| {
+                tasks.for_each(|index| assert!(index != 57, "planted"));
+            })
+        });
         assert!(message.unwrap_err().contains("planted"));
         assert_eq!(RETURNED.load(Ordering::Relaxed), 1);
         in_order(4, KEPT.load(Ordering::Relaxed));

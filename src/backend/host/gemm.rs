@@ -1,34 +1,38 @@
-//! The loops around the kernel. A product is cut into tasks of some rows x some panels, in an
-//! order in which neighbouring tasks share their panels; a task walks its rows a few at a time.
+//! The loops around the kernel. A product is cut into tasks of some rows x some panels; tasks of
+//! the same rows are neighbours, so that a thread brings its rows to the kernels' form once.
 //!
 //! ```text
-//! for rows, as many as a kernel takes
-//!     for the inner width, DEPTH at a time
-//!         widen the rows' inputs
-//!         for panels of the task
-//!             kernel
-//!     for panels of the task
-//!         store
+//! for the inner width, DEPTH at a time   (all of it at once, if a kernel takes all rows)
+//!     for panels of the task             its weights stay in the first cache
+//!         for rows, as many as a kernel takes
+//!             kernel                     and asks for a part of the next panel
+//! for rows, for panels
+//!     store
 //! ```
 //!
 //! Nothing here changes the order in which one output's sum grows.
 
-use super::kernel::{DEPTH, Inputs, InstructionSet, Kernels, LANES, MOST_ROWS, Sums};
+use super::inputs::{Block, Held};
+use super::kernel::{Call, Family, Kernel, Kernels, MOST_LANES, Shape};
 use super::norm::Norm;
 use super::pack::PackedMatrix;
-use super::rows::{Row, RowTable};
+use super::rows::RowTable;
+use super::scratch::{Scratch, TASK_ROWS, TASK_SUMS};
 use super::store::Store;
 use crate::backend::{MOST_NORM_WIDTH, Output};
-use crate::dtype::{Element, with_element};
 use crate::view::Rows;
 use std::ops::Range;
 
-/// Rows of one task: enough to use a panel again while it is in the second cache.
-const TASK_ROWS: usize = 64;
-/// Panels of one task: enough to use a widened row again.
-const TASK_PANELS: usize = 4;
-/// Panels of a task where a norm takes heads whole.
-const HEAD_PANELS: usize = MOST_NORM_WIDTH.div_ceil(LANES);
+/// Outputs of a task: whole multiples of this, so that few rows can take several panels at once.
+const LEAST_OUTPUTS: usize = 64;
+/// And at most this, unless a normed head is wider.
+const MOST_OUTPUTS: usize = 256;
+/// How far ahead weights are asked for that one kernel call goes along: the CPU's own guesses stop
+/// at each page of 4 KB.
+const DISTANCE: usize = 4096;
+/// Tasks for each thread, if there is so much to do: the last ones end at about the same time.
+const TASKS_EACH: usize = 16;
+const _: () = assert!(MOST_NORM_WIDTH + MOST_LANES <= TASK_SUMS);
 
 /// view[layer] = scale · norm(rows · matrixᵀ + bias), rounded once.
 pub(super) struct Product<'a> {
@@ -43,26 +47,28 @@ pub(super) struct Product<'a> {
 
 /// One product, resolved.
 pub(super) struct Gemm<'a> {
-    rows: RowTable,
-    element_bytes: usize,
-    widen: Widen,
-    matrix: &'a PackedMatrix,
+    pub(super) rows: RowTable,
+    pub(super) family: Family,
+    pub(super) matrix: &'a PackedMatrix,
     /// Those of the matrix's panels that are multiplied with.
     panels: Range<usize>,
     outputs: usize,
-    kernels: Kernels,
     store: Store<'a>,
+    cut: Cut,
 }
 
 // SAFETY: the pointers are to rows that are only read and views of which each element is written
 // by one task; whoever calls `run_task` promises that they can be.
 unsafe impl Sync for Gemm<'_> {}
 
-/// Widens as many elements as `inputs` holds.
-///
-/// # Safety
-/// `row` points to that many elements of the function's dtype.
-type Widen = unsafe fn(row: *const u8, inputs: &mut [f32]);
+/// What a product's tasks are.
+struct Cut {
+    /// Rows of a task; the last may have fewer.
+    rows: usize,
+    row_blocks: usize,
+    panels: usize,
+    chunks: usize,
+}
 
 /// What one task counted, kernel call by kernel call.
 #[derive(Default)]
@@ -71,139 +77,215 @@ pub(super) struct Tally {
     pub(super) padding_multiply_adds: usize,
 }
 
+/// The part of a task that one round of kernel calls multiplies.
+struct Step {
+    /// Of the inner width.
+    k: usize,
+    depth: usize,
+    /// Panels taken at once, from the first on.
+    panel: usize,
+    panels: usize,
+    ahead: *const u8,
+}
+
 impl<'a> Gemm<'a> {
-    /// Resolves a product with its matrix.
+    /// Resolves a product with its matrix, to be run on so many threads.
     pub(super) fn new(
         product: &Product<'a>,
         matrix: &'a PackedMatrix,
-        instruction_set: InstructionSet,
+        kernels: &Kernels,
+        thread_count: usize,
     ) -> Self {
-        let rows = product.rows;
-        let element_bytes = rows.dtype().bytes();
+        let rows = RowTable::new(product.rows, product.output.view);
+        let family = kernels.family(product.rows.dtype(), matrix.dtype);
+        let panels = matrix.panels_of(product.output.columns);
+        let head = product.norm.map(|_| matrix.run_panels());
+        let lanes = matrix.lanes;
         Gemm {
-            rows: RowTable::new(rows, product.output.view),
-            element_bytes,
-            widen: with_element!(rows.dtype(), E => widen::<E>),
+            cut: Cut::new(
+                rows.count(),
+                panels.len(),
+                lanes,
+                head,
+                family.most_rows(),
+                thread_count,
+            ),
+            rows,
+            family,
             matrix,
-            panels: matrix.panels_of(product.output.columns),
+            panels,
             outputs: product.output.columns.count,
-            kernels: instruction_set.kernels(matrix.dtype),
-            store: Store::new(product),
+            store: Store::new(product, kernels),
         }
     }
 
-    fn row_tasks(&self) -> usize {
-        self.rows.count().div_ceil(TASK_ROWS)
-    }
-
     pub(super) fn task_count(&self) -> usize {
-        self.row_tasks() * self.panels.len().div_ceil(self.task_panels())
-    }
-
-    fn task_panels(&self) -> usize {
-        if self.store.has_norm() { self.matrix.run_panels() } else { TASK_PANELS }
+        self.cut.row_blocks * self.cut.chunks
     }
 
     pub(super) fn multiply_adds(&self) -> usize {
         self.rows.count().saturating_mul(self.outputs).saturating_mul(self.matrix.inputs)
     }
 
-    /// Runs one of the product's tasks.
+    /// Bytes of a task's inputs.
+    pub(super) fn input_bytes(&self) -> usize {
+        let row = self.matrix.inputs.saturating_mul(self.family.input_bytes);
+        self.cut.rows.saturating_mul(row.saturating_add(row / 4 + 128))
+    }
+
+    /// Runs one of the product's tasks, in a scratch that holds rows of this job or none.
     ///
     /// # Safety
     /// As for [`crate::backend::Backend::run`].
-    pub(super) unsafe fn run_task(&self, index: usize) -> Tally {
+    pub(super) unsafe fn run_task(
+        &self,
+        index: usize,
+        scratch: &mut Scratch,
+        held: &mut Held,
+    ) -> Tally {
         let mut tally = Tally::default();
-        let rows = nth(index % self.row_tasks(), TASK_ROWS, 0..self.rows.count());
-        let panels = nth(index / self.row_tasks(), self.task_panels(), self.panels.clone());
-        let run_rows = match self.store.has_norm() {
-            false => Self::run_rows::<TASK_PANELS>,
-            true => Self::run_rows::<HEAD_PANELS>,
-        };
-        let mut places = [Row::default(); TASK_ROWS];
+        let rows = nth(index / self.cut.chunks, self.cut.rows, 0..self.rows.count());
+        let panels = nth(index % self.cut.chunks, self.cut.panels, self.panels.clone());
         // SAFETY: passed on; the rows are the product's.
-        let mut rest = unsafe { self.rows.fill(rows, &mut places) };
-        while !rest.is_empty() {
-            // SAFETY: passed on; the rows and panels are the product's.
-            let taken = unsafe { run_rows(self, rest, panels.clone(), &mut tally) };
-            rest = &rest[taken..];
+        let block = unsafe { held.hold(self, rows, scratch) };
+        if block.rows > 0 {
+            let sums = scratch.sums.as_mut_ptr().cast();
+            // SAFETY: the scratch has room for a task's sums.
+            unsafe { self.multiply(&block, &panels, sums, &mut tally) };
+            // SAFETY: passed on; all sums were made.
+            unsafe { self.write(scratch, &block, &panels) };
         }
         tally
     }
 
-    /// Projects as many rows as one kernel takes, and tells how many those were.
-    unsafe fn run_rows<const PANELS: usize>(
+    unsafe fn multiply(
         &self,
-        rows: &[Row],
-        panels: Range<usize>,
+        block: &Block,
+        panels: &Range<usize>,
+        sums: *mut f32,
         tally: &mut Tally,
-    ) -> usize {
-        let (taken, kernel) = self.kernels.largest(rows.len());
-        let mut inputs: [Inputs; MOST_ROWS] = [[0.0; DEPTH]; MOST_ROWS];
-        let mut sums: [[Sums; MOST_ROWS]; PANELS] = [[[0.0; LANES]; MOST_ROWS]; PANELS];
-        for k in (0..self.matrix.inputs).step_by(DEPTH) {
-            let depth = DEPTH.min(self.matrix.inputs - k);
-            // SAFETY: the rows exist, and so do the elements k..k + depth.
-            unsafe { self.widen_rows(&rows[..taken], k, depth, &mut inputs) };
-            for (panel, sums) in panels.clone().zip(&mut sums) {
-                let weights = self.matrix.panel_at(panel, k);
-                // SAFETY: `taken` rows and sums, and `depth` steps of the panel, are there.
-                unsafe { kernel(inputs.as_ptr(), depth, weights.as_ptr(), sums.as_mut_ptr()) };
-                tally.add(taken * depth, self.matrix.outputs_of(panel).len());
+    ) {
+        let most = if block.groups() == 1 { self.family.shape(block.rows).wide_panels } else { 1 };
+        for k in (0..self.matrix.inputs).step_by(block.depth) {
+            let depth = block.depth.min(self.matrix.inputs - k);
+            let mut panel = panels.start;
+            while panel < panels.end {
+                let taken = if panel + most <= panels.end { most } else { 1 };
+                let ahead = match block.groups() {
+                    1 => self.matrix.panel_at(panel, k).wrapping_add(DISTANCE),
+                    _ => self.ahead(k + depth, panel + taken, panels, k),
+                };
+                let step = Step { k, depth, panel, panels: taken, ahead };
+                let sums = sums.wrapping_add((panel - panels.start) * self.panel_sums(block));
+                // SAFETY: the panels are the matrix's, and the sums the task's.
+                unsafe { self.multiply_groups(block, &step, sums) };
+                self.count(&step, block.rows, tally);
+                panel += taken;
             }
         }
-        // SAFETY: passed on; the rows and the panels' columns are the product's.
-        unsafe { self.write_rows(&rows[..taken], panels, &sums) };
-        taken
+    }
+
+    /// All rows of a block times the panels of a step.
+    unsafe fn multiply_groups(&self, block: &Block, step: &Step, mut sums: *mut f32) {
+        let weights = self.matrix.panel_at(step.panel, step.k);
+        let group_bytes = self.matrix.bytes_of_steps(step.depth) / block.groups();
+        let mut ahead = step.ahead;
+        for group in 0..block.groups() {
+            let (row, rows) = block.group(group);
+            let call = Call {
+                inputs: block.inputs(row, step.k, step.depth),
+                input_stride: block.stride(step.depth),
+                weights,
+                weight_stride: self.matrix.panel_bytes(),
+                depth: step.depth,
+                sums,
+                sum_stride: self.panel_sums(block),
+                begins: step.k == 0,
+                ahead,
+                ahead_step: 2 * group_bytes / step.depth.max(2),
+            };
+            // SAFETY: the block has these rows, and the matrix these panels and steps.
+            unsafe { kernel_of(self.family.shape(rows), step.panels)(&call) };
+            sums = sums.wrapping_add(rows * self.matrix.lanes);
+            ahead = ahead.wrapping_add(group_bytes);
+        }
+    }
+
+    /// The weights that are multiplied after a panel: the next one's, or the first one's further on.
+    fn ahead(&self, end: usize, next: usize, panels: &Range<usize>, k: usize) -> *const u8 {
+        match next < panels.end {
+            true => self.matrix.panel_at(next, k),
+            false if end < self.matrix.inputs => self.matrix.panel_at(panels.start, end),
+            false => self.matrix.panel_at(next, 0),
+        }
+    }
+
+    fn count(&self, step: &Step, rows: usize, tally: &mut Tally) {
+        for panel in step.panel..step.panel + step.panels {
+            let real = self.matrix.outputs_of(panel).len();
+            tally.multiply_adds += rows * step.depth * real;
+            let steps =
+                if self.family.is_paired { step.depth.next_multiple_of(2) } else { step.depth };
+            tally.padding_multiply_adds += rows * (steps * self.matrix.lanes - step.depth * real);
+        }
+    }
+
+    /// Elements of one panel's sums.
+    fn panel_sums(&self, block: &Block) -> usize {
+        block.rows * self.matrix.lanes
     }
 
     /// Writes what was summed; a norm's panels are one head.
-    unsafe fn write_rows(&self, rows: &[Row], panels: Range<usize>, sums: &[[Sums; MOST_ROWS]]) {
-        let mut factors = [1.0; MOST_ROWS];
-        for (row, factor) in factors.iter_mut().enumerate().take(rows.len()) {
-            let head = panels
-                .clone()
-                .zip(sums)
-                .map(|(panel, sums)| (self.matrix.outputs_of(panel), &sums[row]));
-            *factor = self.store.factor(head);
-        }
-        for (panel, sums) in panels.zip(sums) {
-            let columns = self.store.columns(self.matrix.outputs_of(panel));
-            for ((row, factor), sums) in rows.iter().zip(factors).zip(sums) {
+    unsafe fn write(&self, scratch: &mut Scratch, block: &Block, panels: &Range<usize>) {
+        let lanes = self.matrix.lanes;
+        let sums = scratch.sums.as_mut_ptr().cast::<f32>().cast_const();
+        let at = |panel: usize, row: usize| {
+            sums.wrapping_add((panel - panels.start) * self.panel_sums(block) + row * lanes)
+        };
+        for (row, place) in scratch.rows[..block.rows].iter().enumerate() {
+            let factor = self.store.factor(panels.clone().map(|panel| {
+                // SAFETY: as many sums as a panel has lanes.
+                let sums = unsafe { std::slice::from_raw_parts(at(panel, row), lanes) };
+                (self.matrix.outputs_of(panel), sums)
+            }));
+            for panel in panels.clone() {
+                let columns = self.store.panel(self.matrix.outputs_of(panel));
                 // SAFETY: passed on; the row and the columns are the product's.
-                unsafe { self.store.write(row.target, &columns, factor, sums) };
+                unsafe { columns.write_to(place.target, factor, at(panel, row)) };
             }
-        }
-    }
-
-    unsafe fn widen_rows(&self, rows: &[Row], k: usize, depth: usize, inputs: &mut [Inputs]) {
-        for (row, inputs) in rows.iter().zip(inputs) {
-            // SAFETY: a row was checked to have `depth` elements from here.
-            unsafe { (self.widen)(row.source.add(k * self.element_bytes), &mut inputs[..depth]) };
         }
     }
 }
 
-impl Tally {
-    /// Counts one kernel call: so many rows x steps on so many real lanes.
-    fn add(&mut self, steps: usize, real_lanes: usize) {
-        self.multiply_adds += steps * real_lanes;
-        self.padding_multiply_adds += steps * (LANES - real_lanes);
+impl Cut {
+    /// `head` is how many panels a norm takes together.
+    fn new(
+        rows: usize,
+        panels: usize,
+        lanes: usize,
+        head: Option<usize>,
+        most_rows: usize,
+        threads: usize,
+    ) -> Self {
+        let head_rows = head.map_or(TASK_ROWS, |panels| TASK_SUMS / (panels * lanes));
+        let least_blocks = rows.div_ceil(TASK_ROWS.min(head_rows));
+        let outputs = (panels * lanes * least_blocks).div_ceil(TASKS_EACH * threads);
+        let outputs = outputs.next_multiple_of(LEAST_OUTPUTS).clamp(LEAST_OUTPUTS, MOST_OUTPUTS);
+        let chunk = head.unwrap_or(outputs / lanes);
+        let chunks = panels.div_ceil(chunk);
+        // Many threads that share few outputs share the rows as well.
+        let sought = (4 * threads).div_ceil(chunks.max(1)).min(rows / (2 * most_rows));
+        let block = rows.div_ceil(least_blocks.max(sought).max(1)).max(1);
+        Cut { rows: block, row_blocks: rows.div_ceil(block), panels: chunk, chunks }
     }
+}
+
+fn kernel_of(shape: Shape, panels: usize) -> Kernel {
+    if panels == shape.wide_panels { shape.wide } else { shape.single }
 }
 
 /// The n-th stretch of a length, the last of which may be shorter.
 fn nth(index: usize, length: usize, whole: Range<usize>) -> Range<usize> {
     let begin = whole.start + index * length;
     begin..whole.end.min(begin + length)
-}
-
-/// # Safety
-/// As for [`Widen`].
-unsafe fn widen<E: Element>(row: *const u8, inputs: &mut [f32]) {
-    // SAFETY: the caller's promise; rows were checked to be aligned.
-    let elements = unsafe { std::slice::from_raw_parts(row.cast::<E>(), inputs.len()) };
-    for (input, element) in inputs.iter_mut().zip(elements) {
-        *input = element.widen();
-    }
 }

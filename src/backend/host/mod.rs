@@ -1,36 +1,44 @@
 //! The host backend: weights packed once, multiplied on a small pool of threads.
 
+mod aligned;
 mod engine;
 mod gemm;
 mod indices;
+mod inputs;
 mod kernel;
 mod norm;
 mod pack;
 mod place;
 mod pool;
 mod products;
+mod region;
 mod rounding;
 mod rows;
 mod scatter;
+mod scratch;
 mod store;
+mod tasks;
 mod threads;
 mod wire;
 
 pub use engine::run_part;
-pub use kernel::InstructionSet;
+pub use kernel::{Arithmetic, InstructionSet};
 
 use super::{
-    Backend, Block, Content, Info, Job, Lane, MatrixForm, Memory, ParallelFor, Plan, PlanOptions,
-    Stock, VectorSource, WeightSource, Weights, Wire,
+    Backend, Block, Info, Job, Lane, MatrixForm, Memory, ParallelFor, Plan, PlanOptions, Stock,
+    VectorSource, WeightSource, Weights, Wire,
 };
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
 use crate::view::{Rows, View};
+use kernel::Kernels;
 use norm::Norm;
 use pack::PackedMatrix;
 use products::Products;
+use region::{Part, Region};
+use scratch::Scratches;
 use std::sync::Arc;
 use threads::Threads;
 use wire::HostWire;
@@ -39,6 +47,8 @@ use wire::HostWire;
 pub(super) struct Host {
     threads: Threads,
     instruction_set: InstructionSet,
+    kernels: &'static Kernels,
+    scratches: Scratches,
     /// Says nothing, since nothing of a call is slow.
     plan: Plan,
 }
@@ -66,22 +76,53 @@ impl Slot {
 }
 
 impl Host {
-    /// Starts the threads, unless the engine lends its own. No instruction set stands for the best
-    /// there is.
+    /// Starts the threads, unless the engine lends its own. No instruction set stands for the
+    /// one of the environment, or the best there is.
     pub(super) fn open(
         thread_count: usize,
         instruction_set: Option<InstructionSet>,
         parallel_for: Option<ParallelFor>,
     ) -> Result<Self, Error> {
-        let instruction_set = instruction_set.unwrap_or(InstructionSet::best());
-        ensure!(
-            instruction_set.is_available(),
-            NotSupported,
-            "this CPU does not have {instruction_set:?}; the best it has is {:?}",
-            InstructionSet::best()
-        );
+        let instruction_set = instruction_set.map_or_else(InstructionSet::by_default, Ok)?;
+        let kernels = instruction_set.kernels().ok_or_else(|| no_instructions(instruction_set))?;
         let plan = Plan { minimum_bytes: 0, workspace_bytes: 0, inner: Arc::new(()) };
-        Ok(Self { threads: Threads::start(thread_count, parallel_for)?, instruction_set, plan })
+        let threads = Threads::start(thread_count, parallel_for)?;
+        Ok(Self { threads, instruction_set, kernels, scratches: Scratches::default(), plan })
+    }
+}
+
+impl Host {
+    /// What a load takes for each place's matrix, whole cache lines.
+    fn matrix_bytes(&self, stock: &Stock<'_>) -> impl Iterator<Item = usize> {
+        let dtype = stock.form.dtype;
+        let places = stock.contents.iter().zip(stock.form.matrices.iter().cycle());
+        places.map(move |(content, form)| match content.weight {
+            WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype, self.kernels.lanes)
+                .and_then(|bytes| bytes.checked_next_multiple_of(64))
+                .unwrap_or(usize::MAX),
+            _ => 0,
+        })
+    }
+
+    fn slot(&self, stock: &Stock<'_>, place: usize, kept: Slot, part: Part) -> Result<Slot, Error> {
+        let (content, dtype) = (&stock.contents[place], stock.form.dtype);
+        let form = &stock.form.matrices[place % stock.form.matrices.len()];
+        let matrix = match content.weight {
+            WeightSource::Absent => None,
+            WeightSource::Kept => kept.matrix,
+            WeightSource::Copied(_) if form.outputs == 0 => None,
+            WeightSource::Copied(bytes) => {
+                let (lanes, threads) = (self.kernels.lanes, &self.threads);
+                let packed = PackedMatrix::pack(form, dtype, lanes, part, bytes, threads);
+                Some(Arc::new(packed))
+            }
+            WeightSource::Borrowed(_) => {
+                let message = "the host backend packs weights; XQKV_OWNERSHIP_BORROW needs CUDA";
+                return Err(Error::new(Status::NotSupported, message));
+            }
+        };
+        let (bias, norm) = (vector(content.bias, kept.bias), vector(content.norm, kept.norm));
+        Ok(Slot { matrix, bias, norm })
     }
 }
 
@@ -92,18 +133,22 @@ impl Backend for Host {
     }
 
     fn weight_bytes(&self, stock: &Stock<'_>, _: Option<&Weights>) -> Result<usize, Error> {
-        let places = stock.contents.iter().zip(stock.form.matrices.iter().cycle());
-        Ok(places.map(|(content, form)| copied_bytes(content, form, stock.form.dtype)).sum())
+        let vectors = stock.contents.iter().flat_map(|content| [content.bias, content.norm]);
+        let vector_bytes: usize = vectors.map(copied_bytes).sum();
+        Ok(self.matrix_bytes(stock).fold(vector_bytes, usize::saturating_add))
     }
 
     fn load(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<Weights, Error> {
         let before = before.map(packed).transpose()?;
-        let places = stock.contents.iter().zip(stock.form.matrices.iter().cycle());
-        let slots = places.enumerate().map(|(place, (content, form))| {
+        let region = Region::new(self.matrix_bytes(stock).fold(0, usize::saturating_add))?;
+        let mut begin = 0;
+        let mut slots = Vec::with_capacity(stock.contents.len());
+        for (place, bytes) in self.matrix_bytes(stock).enumerate() {
             let kept = before.map(|before| before.slots[place].clone()).unwrap_or_default();
-            slot(content, form, stock.form.dtype, kept)
-        });
-        let slots = slots.collect::<Result<_, _>>()?;
+            let part = Part::new(&region, begin..begin + bytes);
+            slots.push(self.slot(stock, place, kept, part)?);
+            begin += bytes;
+        }
         Ok(Weights(Arc::new(Packed { matrix_count: stock.form.matrices.len(), slots })))
     }
 
@@ -128,9 +173,9 @@ impl Backend for Host {
         let packed = packed(job.weights)?;
         // SAFETY: passed on.
         unsafe { indices::ensure_indices(job) }?;
-        let products = Products::new(job, packed, self.instruction_set)?;
+        let products = Products::new(job, packed, self.kernels, self.threads.count())?;
         // SAFETY: passed on.
-        unsafe { products.run(&self.threads) }
+        unsafe { products.run(&self.threads, &self.scratches) }
     }
 
     fn wire(&self, board_bytes: usize) -> Result<Arc<dyn Wire>, Error> {
@@ -190,21 +235,6 @@ fn no_weights() -> Error {
     Error::new(Status::Panic, "a job without its weights")
 }
 
-fn slot(content: &Content<'_>, form: &MatrixForm, dtype: Dtype, kept: Slot) -> Result<Slot, Error> {
-    let matrix = match content.weight {
-        WeightSource::Absent => None,
-        WeightSource::Kept => kept.matrix,
-        WeightSource::Copied(_) if form.outputs == 0 => None,
-        WeightSource::Copied(bytes) => Some(Arc::new(PackedMatrix::pack(form, dtype, bytes)?)),
-        WeightSource::Borrowed(_) => {
-            let message = "the host backend packs weights; XQKV_OWNERSHIP_BORROW needs CUDA";
-            return Err(Error::new(Status::NotSupported, message));
-        }
-    };
-    let (bias, norm) = (vector(content.bias, kept.bias), vector(content.norm, kept.norm));
-    Ok(Slot { matrix, bias, norm })
-}
-
 fn vector(source: VectorSource<'_>, kept: Option<Arc<[f32]>>) -> Option<Arc<[f32]>> {
     match source {
         VectorSource::Absent => None,
@@ -213,15 +243,16 @@ fn vector(source: VectorSource<'_>, kept: Option<Arc<[f32]>>) -> Option<Arc<[f32
     }
 }
 
-/// What a load takes for one place.
-fn copied_bytes(content: &Content<'_>, form: &MatrixForm, dtype: Dtype) -> usize {
-    let matrix = match content.weight {
-        WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype).unwrap_or(usize::MAX),
-        _ => 0,
-    };
-    let vectors = [content.bias, content.norm].into_iter().map(|vector| match vector {
+/// What a load takes for a vector.
+fn copied_bytes(vector: VectorSource<'_>) -> usize {
+    match vector {
         VectorSource::Copied(elements) => size_of_val(elements),
         VectorSource::Absent | VectorSource::Kept => 0,
-    });
-    matrix.saturating_add(vectors.sum())
+    }
+}
+
+fn no_instructions(set: InstructionSet) -> Error {
+    let best = InstructionSet::best();
+    let message = format!("this CPU does not have {set:?}; the best it has is {best:?}");
+    Error::new(Status::NotSupported, message)
 }

@@ -4,13 +4,21 @@
 //! closes the job and waits only for workers that had entered. A worker that never woke is never
 //! waited for, so the child of a fork, where no worker exists, just does all of it alone. A second
 //! job at the same time runs on its own caller.
+//!
+//! Who waits looks for a short while before it sleeps: the next job of a decode step comes sooner
+//! than the kernel would wake a thread.
 
+use super::tasks::Tasks;
 use crate::error::Error;
 use crate::log::caught;
 use crate::thread;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a thread looks before it sleeps: about what waking one takes.
+const LOOKING: Duration = Duration::from_micros(20);
 
 /// The threads of one context.
 pub(super) struct Pool {
@@ -39,12 +47,17 @@ struct State {
     /// The message of a task's panic.
     panic: Option<String>,
     stopping: bool,
+    /// Workers that look no more and have to be woken.
+    sleeping: usize,
 }
+
+/// What the threads of a job do with its tasks.
+pub(super) type Work<'a> = dyn Fn(&mut Tasks<'_>) + Sync + 'a;
 
 /// Work that lives on its caller's stack.
 #[derive(Clone, Copy)]
 struct Job {
-    task: *const (dyn Fn(usize) + Sync),
+    work: *const Work<'static>,
     next: *const AtomicUsize,
     count: usize,
 }
@@ -53,17 +66,10 @@ struct Job {
 unsafe impl Send for Job {}
 
 impl Job {
-    /// Takes tasks until none is left.
     fn take_part(&self) {
         // SAFETY: see Send.
-        let (task, next) = unsafe { (&*self.task, &*self.next) };
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.count {
-                return;
-            }
-            task(index);
-        }
+        let (work, next) = unsafe { (&*self.work, &*self.next) };
+        work(&mut Tasks::new(next, self.count));
     }
 }
 
@@ -90,20 +96,18 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `task` once for each index below `count`, on all threads that are free. Panics if a
-    /// task does, once every thread has let go of it.
-    pub(super) fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+    /// Brings all threads that are free to the tasks below `count`. Panics if one of them does,
+    /// once every thread has let go of the job.
+    pub(super) fn run(&self, count: usize, work: &Work<'_>) {
         let alone = self.workers.is_empty() || count < 2;
         if alone || self.shared.busy.swap(true, Ordering::Acquire) {
-            (0..count).for_each(task);
+            Tasks::all(count, work);
             return;
         }
         let next = AtomicUsize::new(0);
         // SAFETY: only the lifetime changes; `close` returns after the last use.
-        let task = unsafe {
-            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
-        };
-        let job = Job { task, next: &next, count };
+        let work = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
+        let job = Job { work, next: &next, count };
         self.shared.post(job);
         let own = caught(|| job.take_part()).err();
         let others = self.shared.close();
@@ -137,14 +141,18 @@ impl Shared {
         let mut state = self.lock();
         state.job = Some(job);
         self.number.fetch_add(1, Ordering::Release);
+        let is_to_wake = state.sleeping > 0;
         drop(state);
-        self.posted.notify_all();
+        if is_to_wake {
+            self.posted.notify_all();
+        }
     }
 
     /// Lets no more workers in, waits for those inside, and gives the message of their panic.
     fn close(&self) -> Option<String> {
+        self.lock().job = None;
+        look_for(|| self.inside.load(Ordering::Acquire) == 0);
         let mut state = self.lock();
-        state.job = None;
         while self.inside.load(Ordering::Acquire) > 0 {
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -153,6 +161,7 @@ impl Shared {
 
     /// Waits for a job that this worker has not seen, or for the end.
     fn enter(&self, seen: &mut u64) -> Option<Job> {
+        look_for(|| self.number.load(Ordering::Acquire) != *seen);
         let mut state = self.lock();
         loop {
             if state.stopping {
@@ -164,7 +173,9 @@ impl Shared {
                 self.inside.fetch_add(1, Ordering::Relaxed);
                 return Some(job);
             }
+            state.sleeping += 1;
             state = self.posted.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping -= 1;
         }
     }
 
@@ -174,6 +185,14 @@ impl Shared {
         if self.inside.fetch_sub(1, Ordering::Release) == 1 {
             self.left.notify_all();
         }
+    }
+}
+
+/// Looks until it is so, or until it is time to sleep.
+fn look_for(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() && begun.elapsed() < LOOKING {
+        (0..16).for_each(|_| std::hint::spin_loop());
     }
 }
 
@@ -192,8 +211,8 @@ mod tests {
 
     fn counted(pool: &Pool, count: usize) {
         let runs: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-        pool.run(count, &|index| {
-            runs[index].fetch_add(1, Ordering::Relaxed);
+        pool.run(count, &|tasks: &mut Tasks<'_>| {
+            tasks.for_each(|index| _ = runs[index].fetch_add(1, Ordering::Relaxed));
         });
         assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1));
     }
@@ -211,7 +230,11 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
         let pool = Pool::start(2).unwrap();
-        let message = caught(|| pool.run(100, &|index| assert!(index != 57, "planted")));
+        let message = caught(|| {
+            pool.run(100, &|tasks: &mut Tasks<'_>| {
+                tasks.for_each(|index| assert!(index != 57, "planted"));
+            });
+        });
         assert!(message.unwrap_err().contains("planted"));
         counted(&pool, 100);
     }

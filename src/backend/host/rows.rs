@@ -14,6 +14,9 @@ pub(super) struct Row {
     pub(super) target: usize,
 }
 
+// SAFETY: an address that is only read where the rows of a job can be.
+unsafe impl Send for Row {}
+
 impl Default for Row {
     fn default() -> Self {
         Row { source: null(), target: 0 }
@@ -24,6 +27,7 @@ impl Default for Row {
 pub(super) struct RowTable {
     first: *const u8,
     source_bytes: usize,
+    pub(super) element_bytes: usize,
     count: usize,
     /// One index a row, or NULL.
     list: *const i64,
@@ -46,6 +50,7 @@ impl RowTable {
         RowTable {
             first: with_exposed_provenance(rows.address()),
             source_bytes: rows.row_stride() as usize * rows.dtype().bytes(),
+            element_bytes: rows.dtype().bytes(),
             count: rows.count() as usize,
             list: integers(rows.list()),
             places: Places::new(view),
@@ -55,6 +60,14 @@ impl RowTable {
     /// How many rows there are, those that slots leave out included.
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// What the rows of a range depend on, within a job.
+    pub(super) fn key(&self) -> [usize; 7] {
+        let (places, list) = (&self.places, self.list.addr());
+        let source = [self.first.addr(), self.source_bytes, list];
+        let target = [places.slots.addr(), places.group_rows, places.group_bytes, places.row_bytes];
+        std::array::from_fn(|at| if at < 3 { source[at] } else { target[at - 3] })
     }
 
     /// The rows of a range that are projected.

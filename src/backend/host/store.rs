@@ -1,59 +1,55 @@
-//! From sums to the engine's memory: bias, scale, one rounding, and the view's strides.
+//! From sums to the engine's memory: bias, norm, scale, one rounding, and the view's strides.
 
 use super::gemm::Product;
-use super::kernel::{LANES, Sums};
+use super::kernel::{Kernels, Lanes, MOST_LANES, Write};
 use super::norm::Norm;
-use crate::dtype::{Element, with_element};
+use crate::dtype::Element;
 use std::ops::Range;
 
 /// Where and how the outputs of one product are written.
 #[derive(Clone, Copy)]
 pub(super) struct Store<'a> {
     base: *mut u8,
-    head_bytes: usize,
-    lane_bytes: usize,
+    head_stride: usize,
+    lane_stride: usize,
     head_width: usize,
     /// The matrix's output that is the view's first.
     first_output: usize,
+    element_bytes: usize,
     bias: Option<&'a [f32]>,
     norm: Option<Norm<'a>>,
     scale: f32,
-    write_row: WriteRow,
+    write: Write,
 }
 
-/// Adds what is there, if asked to, to the finished values of one row, rounds each and writes it at
-/// its offset from `row`.
-///
-/// # Safety
-/// `row` plus each offset is a writable element of the row writer's dtype.
-type WriteRow = unsafe fn(values: &[f32], offsets: &[usize], row: *mut u8);
-
-/// The outputs of one panel: which columns they are, and where each lies in a row.
-pub(super) struct Columns {
-    offsets: [usize; LANES],
+/// The outputs of one panel: which they are, and where each lies in a row.
+pub(super) struct Panel<'a> {
+    store: &'a Store<'a>,
     outputs: Range<usize>,
+    /// Of the first, its head and its place in that.
+    head: usize,
+    width: usize,
+    /// Whether each lies behind the one before.
+    is_contiguous: bool,
 }
 
 impl<'a> Store<'a> {
     /// Resolves a product's view for its layer.
-    pub(super) fn new(product: &Product<'a>) -> Self {
+    pub(super) fn new(product: &Product<'a>, kernels: &Kernels) -> Self {
         let view = product.output.view;
         let strides = view.strides();
-        let bytes = |stride: i64| stride as usize * view.dtype().bytes();
         let base = view.address(product.at);
         Store {
             base: std::ptr::with_exposed_provenance_mut(base),
-            head_bytes: bytes(strides.head),
-            lane_bytes: bytes(strides.width),
+            head_stride: strides.head as usize,
+            lane_stride: strides.width as usize,
             head_width: view.shape().width as usize,
             first_output: product.output.columns.begin,
+            element_bytes: view.dtype().bytes(),
             bias: product.bias,
             norm: product.norm,
             scale: product.scale,
-            write_row: match view.accumulates() {
-                false => with_element!(view.dtype(), E => write_row::<E, false>),
-                true => with_element!(view.dtype(), E => write_row::<E, true>),
-            },
+            write: kernels.write(view.dtype(), view.accumulates()),
         }
     }
 
@@ -62,40 +58,22 @@ impl<'a> Store<'a> {
         self.norm.is_some()
     }
 
-    /// What a norm multiplies a head by, whose panels these are.
-    pub(super) fn factor<'b>(&self, head: impl Iterator<Item = (Range<usize>, &'b Sums)>) -> f32 {
-        let biased = |(outputs, sums): (Range<usize>, &'b Sums)| {
+    /// The panel of some outputs.
+    pub(super) fn panel(&self, outputs: Range<usize>) -> Panel<'_> {
+        let column = outputs.start - self.first_output;
+        let (head, width) = (column / self.head_width, column % self.head_width);
+        let is_in_head = width + outputs.len() <= self.head_width;
+        let heads_touch = self.head_stride == self.head_width;
+        let is_contiguous = self.lane_stride == 1 && (is_in_head || heads_touch);
+        Panel { store: self, outputs, head, width, is_contiguous }
+    }
+
+    /// What a norm multiplies a head by, whose panels' outputs and sums these are.
+    pub(super) fn factor<'b>(&self, head: impl Iterator<Item = (Range<usize>, &'b [f32])>) -> f32 {
+        let biased = |(outputs, sums): (Range<usize>, &'b [f32])| {
             outputs.zip(sums).map(|(output, sum)| self.biased(*sum, output))
         };
         self.norm.map_or(1.0, |norm| norm.factor(head.flat_map(biased)))
-    }
-
-    /// The columns of some outputs.
-    pub(super) fn columns(&self, outputs: Range<usize>) -> Columns {
-        let mut offsets = [0; LANES];
-        for (output, offset) in outputs.clone().zip(&mut offsets) {
-            let column = output - self.first_output;
-            let (head, width) = (column / self.head_width, column % self.head_width);
-            *offset = head * self.head_bytes + width * self.lane_bytes;
-        }
-        Columns { offsets, outputs }
-    }
-
-    /// Writes one panel of a row whose place is so many bytes behind the base.
-    ///
-    /// # Safety
-    /// The view has that row and those columns, and they can be written.
-    pub(super) unsafe fn write(&self, place: usize, columns: &Columns, factor: f32, sums: &Sums) {
-        let mut values = *sums;
-        for (value, output) in values.iter_mut().zip(columns.outputs.clone()) {
-            let biased = self.biased(*value, output);
-            let normed = self.norm.map_or(biased, |norm| norm.apply(biased, factor, output));
-            *value = self.scale * normed;
-        }
-        let count = columns.outputs.len();
-        let (values, offsets) = (&values[..count], &columns.offsets[..count]);
-        // SAFETY: the view was checked to span this row and these columns.
-        unsafe { (self.write_row)(values, offsets, self.base.add(place)) }
     }
 
     fn biased(&self, sum: f32, output: usize) -> f32 {
@@ -103,15 +81,107 @@ impl<'a> Store<'a> {
     }
 }
 
-/// # Safety
-/// As for [`WriteRow`].
-unsafe fn write_row<E: Element, const ADDS: bool>(values: &[f32], offsets: &[usize], row: *mut u8) {
-    for (value, offset) in values.iter().zip(offsets) {
-        // SAFETY: the caller's promise for each offset.
-        let place = unsafe { row.add(*offset).cast::<E>() };
-        // SAFETY: as above; what is added to was written by the engine.
-        let sum = if ADDS { *value + unsafe { place.read() }.widen() } else { *value };
+impl Panel<'_> {
+    /// Writes the panel of the row at so many bytes behind the view's base.
+    ///
+    /// # Safety
+    /// The view has that row and these outputs, and they can be written; `sums` holds a panel's.
+    pub(super) unsafe fn write_to(&self, place: usize, factor: f32, sums: *const f32) {
+        let store = self.store;
+        let first = self.head * store.head_stride + self.width * store.lane_stride;
+        // SAFETY: the view was checked to span this row and these columns.
+        let first = unsafe { store.base.add(place + first * store.element_bytes) };
         // SAFETY: as above.
-        unsafe { place.write(<E as Element>::round(sum)) };
+        unsafe { (store.write)(self, factor, sums, first) }
     }
+
+    /// Finishes a row's sums and writes them from `first` on.
+    ///
+    /// # Safety
+    /// As for [`Write`].
+    #[inline(always)]
+    pub(super) unsafe fn write<S, E, const ADDS: bool>(
+        &self,
+        factor: f32,
+        sums: *const f32,
+        first: *mut E,
+    ) where
+        S: Lanes<E> + Lanes<f32>,
+        E: Element,
+    {
+        let is_full = self.outputs.len() == 2 * S::WIDTH;
+        match self.is_contiguous && is_full && !self.store.has_norm() {
+            // SAFETY: passed on; the outputs are two vectors, one behind the other.
+            true => unsafe { self.write_vectors::<S, E, ADDS>(sums, first) },
+            // SAFETY: passed on.
+            false => unsafe { self.write_each::<E, ADDS>(factor, sums, first) },
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write_vectors<S, E, const ADDS: bool>(&self, sums: *const f32, first: *mut E)
+    where
+        S: Lanes<E> + Lanes<f32>,
+        E: Element,
+    {
+        for at in [0, S::WIDTH] {
+            // SAFETY: passed on; a bias has all outputs.
+            unsafe {
+                let mut values = <S as Lanes<f32>>::load(sums.add(at));
+                if let Some(bias) = self.store.bias {
+                    let bias = bias.as_ptr().add(self.outputs.start + at);
+                    values = S::add(values, <S as Lanes<f32>>::load(bias));
+                }
+                values = S::multiply(S::splat(self.store.scale), values);
+                if ADDS {
+                    values = S::add(values, <S as Lanes<E>>::load(first.add(at)));
+                }
+                <S as Lanes<E>>::store(first.add(at), values);
+            }
+        }
+    }
+
+    /// One by one: edges, strides and norms.
+    #[inline(always)]
+    unsafe fn write_each<E: Element, const ADDS: bool>(
+        &self,
+        factor: f32,
+        sums: *const f32,
+        first: *mut E,
+    ) {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: as many sums as outputs, at least.
+        let sums = unsafe { std::slice::from_raw_parts(sums, self.outputs.len()) };
+        self.finish(factor, sums, &mut values);
+        let store = self.store;
+        let (mut width, mut place) = (self.width, first);
+        for value in &values[..sums.len()] {
+            // SAFETY: the view has this output at this place.
+            unsafe { put::<E, ADDS>(place, *value) };
+            (width, place) = (width + 1, place.wrapping_add(store.lane_stride));
+            if width == store.head_width {
+                let head = place.wrapping_sub(width * store.lane_stride);
+                (width, place) = (0, head.wrapping_add(store.head_stride));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, factor: f32, sums: &[f32], values: &mut [f32; MOST_LANES]) {
+        let store = self.store;
+        for ((value, sum), output) in values.iter_mut().zip(sums).zip(self.outputs.clone()) {
+            let biased = store.biased(*sum, output);
+            let normed = store.norm.map_or(biased, |norm| norm.apply(biased, factor, output));
+            *value = store.scale * normed;
+        }
+    }
+}
+
+/// Writes one value, on top of what is there if asked to.
+#[inline(always)]
+unsafe fn put<E: Element, const ADDS: bool>(place: *mut E, value: f32) {
+    // SAFETY: the caller's promise; what is added to was written by the engine.
+    let sum = if ADDS { value + unsafe { place.read() }.widen() } else { value };
+    // SAFETY: the caller's promise.
+    unsafe { place.write(<E as Element>::round(sum)) };
 }

@@ -1,7 +1,8 @@
 //! Whose threads a context works with: some of its own, or the engine's.
 
 use super::engine::Engine;
-use super::pool::Pool;
+use super::pool::{Pool, Work};
+use super::tasks::Tasks;
 use crate::backend::ParallelFor;
 use crate::error::Error;
 
@@ -35,14 +36,31 @@ impl Threads {
         }
     }
 
-    /// Runs `task` once for each index below `count`. Panics if a task does.
-    pub(super) fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+    /// Multiply-adds from which other threads bring more than they cost: ours look for work before
+    /// they sleep, the engine's are woken.
+    pub(super) fn worth(&self) -> usize {
+        match self {
+            Threads::Own(_) => 1 << 17,
+            Threads::Engines(_) => 1 << 20,
+        }
+    }
+
+    /// The same, but on none of the engine's threads: those are lent to calls that run products.
+    pub(super) fn run_apart(&self, count: usize, work: &Work<'_>) {
+        match self {
+            Threads::Own(pool) => pool.run(count, work),
+            Threads::Engines(_) => Tasks::all(count, work),
+        }
+    }
+
+    /// Brings the threads to the tasks below `count`. Panics if one of them does.
+    pub(super) fn run(&self, count: usize, work: &Work<'_>) -> Result<(), Error> {
         match self {
             Threads::Own(pool) => {
-                pool.run(count, task);
+                pool.run(count, work);
                 Ok(())
             }
-            Threads::Engines(engine) => engine.run(count, task),
+            Threads::Engines(engine) => engine.run(count, work),
         }
     }
 }

@@ -1,0 +1,130 @@
+//! Some rows in the form that the kernels multiply: widened, or in their own dtype where a kernel
+//! multiplies that, and cut along the inner width as the loops walk it.
+//!
+//! ```text
+//! inputs[k / depth][row][k % depth]
+//! ```
+
+use super::gemm::Gemm;
+use super::rows::Row;
+use super::scratch::Scratch;
+use std::ops::Range;
+
+/// Steps of the inner width that are multiplied at a time: a panel's weights of so many stay in
+/// the first cache.
+const DEPTH: usize = 256;
+/// Bytes between two rows, so that they are not at the same places of the first cache.
+const LINE: usize = 64;
+
+/// Rows that a scratch holds.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    first: *const u8,
+    pub(super) rows: usize,
+    /// Rows of one kernel call at most.
+    most_rows: usize,
+    /// Steps from one stretch of the inner width to the next.
+    pub(super) depth: usize,
+    input_bytes: usize,
+    is_paired: bool,
+}
+
+/// Which rows a scratch holds: those of the same range of the same table need not be brought again.
+/// Forgotten with the job, since rows change.
+#[derive(Default)]
+pub(super) struct Held(Option<(Key, Block)>);
+
+#[derive(PartialEq)]
+struct Key {
+    table: [usize; 7],
+    range: Range<usize>,
+    inputs: usize,
+}
+
+impl Held {
+    /// Brings some of a product's rows to the scratch, unless they are there.
+    ///
+    /// # Safety
+    /// The rows can be read, their list and slots too, and those were checked.
+    pub(super) unsafe fn hold(
+        &mut self,
+        gemm: &Gemm<'_>,
+        range: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Block {
+        let key = Key { table: gemm.rows.key(), range, inputs: gemm.matrix.inputs };
+        if let Some((_, block)) = self.0.as_ref().filter(|(held, _)| *held == key) {
+            return *block;
+        }
+        // SAFETY: passed on; a scratch has a place for each row of a task.
+        let rows = unsafe { gemm.rows.fill(key.range.clone(), &mut scratch.rows) };
+        let block = Block::new(gemm, rows.len(), scratch.inputs.as_mut_ptr());
+        // SAFETY: passed on; the scratch was made large enough for a task of the job.
+        unsafe { block.bring(gemm, rows) };
+        self.0 = Some((key, block));
+        block
+    }
+}
+
+impl Block {
+    fn new(gemm: &Gemm<'_>, rows: usize, first: *const u8) -> Self {
+        let most_rows = gemm.family.most_rows();
+        // A kernel that takes all rows reads its weights once, and goes along them.
+        let depth = match rows {
+            1 => gemm.matrix.inputs,
+            _ if rows <= most_rows => 2 * DEPTH,
+            _ => DEPTH,
+        };
+        let (input_bytes, is_paired) = (gemm.family.input_bytes, gemm.family.is_paired);
+        Block { first, rows, most_rows, depth, input_bytes, is_paired }
+    }
+
+    /// Kernel calls that take all rows.
+    pub(super) fn groups(&self) -> usize {
+        self.rows.div_ceil(self.most_rows)
+    }
+
+    /// The first row of a call and how many it takes: all as many, or one more.
+    pub(super) fn group(&self, group: usize) -> (usize, usize) {
+        let (each, more) = (self.rows / self.groups(), self.rows % self.groups());
+        (group * each + group.min(more), each + usize::from(group < more))
+    }
+
+    /// Bytes from one row to the next, where so many steps lie together.
+    pub(super) fn stride(&self, depth: usize) -> usize {
+        let steps = if self.is_paired { depth.next_multiple_of(2) } else { depth };
+        steps * self.input_bytes + LINE
+    }
+
+    /// A row's inputs from step `k` on, which begins a stretch.
+    pub(super) fn inputs(&self, row: usize, k: usize, depth: usize) -> *const u8 {
+        let before = self.rows * self.stride(self.depth) * (k / self.depth);
+        self.first.wrapping_add(before + row * self.stride(depth))
+    }
+
+    /// # Safety
+    /// As for [`Held::hold`].
+    unsafe fn bring(&self, gemm: &Gemm<'_>, rows: &[Row]) {
+        let inputs = gemm.matrix.inputs;
+        for (number, row) in rows.iter().enumerate() {
+            for k in (0..inputs).step_by(self.depth) {
+                let depth = self.depth.min(inputs - k);
+                let target = self.inputs(number, k, depth).cast_mut();
+                // SAFETY: passed on; the row has `depth` elements from here.
+                unsafe {
+                    let source = row.source.add(k * gemm.rows.element_bytes);
+                    (gemm.family.widen)(source, target, depth);
+                    self.pad(target, depth);
+                }
+            }
+        }
+    }
+
+    /// Puts a zero behind an odd last step that is multiplied in a pair.
+    unsafe fn pad(&self, row: *mut u8, depth: usize) {
+        if self.is_paired && depth % 2 == 1 {
+            // SAFETY: the stride has a place for it.
+            unsafe { row.add(depth * self.input_bytes).write_bytes(0, self.input_bytes) };
+        }
+    }
+}

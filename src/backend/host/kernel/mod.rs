@@ -1,0 +1,194 @@
+//! The inner loops, once for each instruction set: a file each, with the same names inside.
+//!
+//! An output has one sum, which grows in the order of k, so its bits do not depend on how many rows
+//! come along, on which thread runs it, or on where a shard begins. The instruction sets with fused
+//! multiply-add agree to the bit. Two are classes of their own: the portable one rounds twice a
+//! step, and the 16-bit dot products take two steps at once.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512f;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+mod set;
+mod simd;
+mod tile;
+
+pub use set::{Arithmetic, InstructionSet};
+pub(super) use simd::Lanes;
+pub(super) use tile::Call;
+
+use super::store::Panel;
+use crate::dtype::Dtype;
+
+/// Most outputs of one panel.
+pub(super) const MOST_LANES: usize = 32;
+
+/// Adds some steps to the sums of a fixed number of rows and panels.
+///
+/// # Safety
+/// The call's pointers hold what it says; the CPU has the kernel's instruction set.
+pub(super) type Kernel = unsafe fn(call: &Call);
+
+/// Brings `count` elements to the form that a kernel multiplies.
+///
+/// # Safety
+/// Both hold so many elements, of the function's dtypes; the CPU has its instruction set.
+pub(super) type Widen = unsafe fn(row: *const u8, inputs: *mut u8, count: usize);
+
+/// Finishes one row's sums of one panel and writes them to the row that begins at `row`.
+///
+/// # Safety
+/// `sums` holds a panel's sums, `row` is a row of the view with the panel's columns, writable; the
+/// CPU has the function's instruction set.
+pub(super) type Write = unsafe fn(panel: &Panel<'_>, factor: f32, sums: *const f32, row: *mut u8);
+
+/// The kernels for a number of rows.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Panels that `wide` takes at once, so that few rows have sums enough to add in parallel.
+    pub(super) wide_panels: usize,
+    pub(super) wide: Kernel,
+    /// Takes one panel.
+    pub(super) single: Kernel,
+}
+
+/// All that is compiled for one instruction set.
+pub(super) struct Kernels {
+    /// Outputs of one panel: two vectors.
+    pub(super) lanes: usize,
+    f32: &'static [Shape],
+    f16: &'static [Shape],
+    bf16: &'static [Shape],
+    /// 16-bit rows times 16-bit weights, two steps at once.
+    dot: Option<&'static [Shape]>,
+    widen: fn(Dtype) -> Widen,
+    write: fn(Dtype, bool) -> Write,
+}
+
+/// The kernels for rows of one dtype and weights of one.
+#[derive(Clone, Copy)]
+pub(super) struct Family {
+    /// By the number of rows, from 1 on.
+    shapes: &'static [Shape],
+    /// Bytes of an input in the form that the kernels multiply.
+    pub(super) input_bytes: usize,
+    pub(super) widen: Widen,
+    /// Whether an odd number of steps is padded by one.
+    pub(super) is_paired: bool,
+}
+
+impl Kernels {
+    /// What multiplies rows and weights of these dtypes.
+    pub(super) fn family(&self, rows: Dtype, weights: Dtype) -> Family {
+        let both_bf16 = rows == Dtype::Bf16 && weights == Dtype::Bf16;
+        if let Some(shapes) = self.dot.filter(|_| both_bf16) {
+            return Family { shapes, input_bytes: 2, widen: copy_halves, is_paired: true };
+        }
+        let shapes = match weights {
+            Dtype::F32 => self.f32,
+            Dtype::F16 => self.f16,
+            Dtype::Bf16 => self.bf16,
+        };
+        Family { shapes, input_bytes: 4, widen: (self.widen)(rows), is_paired: false }
+    }
+
+    /// What writes elements of a dtype, adding what is there if asked to.
+    pub(super) fn write(&self, dtype: Dtype, adds: bool) -> Write {
+        (self.write)(dtype, adds)
+    }
+}
+
+impl Family {
+    /// Most rows of one call.
+    pub(super) fn most_rows(self) -> usize {
+        self.shapes.len()
+    }
+
+    /// The kernels for so many rows, at least 1 and at most as many as there are.
+    pub(super) fn shape(self, rows: usize) -> Shape {
+        self.shapes[rows - 1]
+    }
+}
+
+/// # Safety
+/// As for [`Widen`], with 2 bytes an element.
+unsafe fn copy_halves(row: *const u8, inputs: *mut u8, count: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { inputs.copy_from_nonoverlapping(row, 2 * count) };
+}
+
+/// Compiles the loops with the instructions of one set, for each number of rows whose sums that set
+/// keeps in registers, with the panels that are taken at once.
+macro_rules! compiled_for {
+    ($simd:ty, [$($rows:literal x $panels:literal),+] $(, $feature:meta)?) => {
+        /// # Safety
+        /// As for [`Kernel`].
+        $(#[$feature])?
+        unsafe fn kernel<F: Format<$simd>, const ROWS: usize, const PANELS: usize>(call: &Call) {
+            // SAFETY: passed on.
+            unsafe { tile::<$simd, F, ROWS, PANELS>(call) }
+        }
+
+        /// # Safety
+        /// As for [`Widen`].
+        $(#[$feature])?
+        unsafe fn widen<E: Element>(row: *const u8, inputs: *mut u8, count: usize)
+        where
+            $simd: Lanes<E>,
+        {
+            // SAFETY: passed on.
+            unsafe { simd::widen::<$simd, E>(row.cast(), inputs.cast(), count) }
+        }
+
+        /// # Safety
+        /// As for [`Write`].
+        $(#[$feature])?
+        unsafe fn write<E: Element, const ADDS: bool>(
+            panel: &Panel<'_>,
+            factor: f32,
+            sums: *const f32,
+            row: *mut u8,
+        ) where
+            $simd: Lanes<E>,
+        {
+            // SAFETY: passed on.
+            unsafe { panel.write::<$simd, E, ADDS>(factor, sums, row.cast()) }
+        }
+
+        const fn shapes<F: Format<$simd>>() -> &'static [Shape] {
+            const { &[$(Shape {
+                wide_panels: $panels,
+                wide: kernel::<F, $rows, $panels>,
+                single: kernel::<F, $rows, 1>,
+            }),+] }
+        }
+
+        pub(super) const KERNELS: Kernels = Kernels {
+            lanes: 2 * <$simd>::WIDTH,
+            f32: shapes::<Straight<f32>>(),
+            f16: shapes::<Straight<f16>>(),
+            bf16: shapes::<Paired>(),
+            dot: None,
+            widen: |dtype| with_element!(dtype, E => widen::<E>),
+            write: |dtype, adds| match adds {
+                false => with_element!(dtype, E => write::<E, false>),
+                true => with_element!(dtype, E => write::<E, true>),
+            },
+        };
+    };
+}
+use compiled_for;
+
+/// What the files of the instruction sets build on.
+mod prelude {
+    pub(super) use super::simd::{self, Lanes, Simd};
+    pub(super) use super::tile::{Call, Format, Paired, Straight, tile};
+    pub(super) use super::{Kernels, Shape, compiled_for};
+    pub(super) use crate::backend::host::store::Panel;
+    pub(super) use crate::dtype::{Element, bf16, f16, with_element};
+}

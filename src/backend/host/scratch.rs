@@ -1,0 +1,79 @@
+//! Memory that a thread works in during a job: the rows that it multiplies, brought to the form of
+//! the kernels, and the sums of a task. It is taken before the job begins, so that nothing is
+//! written where there is none, and kept for the next job, so that a steady call allocates nothing.
+
+use super::aligned::AlignedBytes;
+use super::rows::Row;
+use crate::error::Error;
+use std::sync::{Mutex, PoisonError};
+
+/// Rows of a task: sums and inputs of so many stay in the second cache.
+pub(super) const TASK_ROWS: usize = 96;
+/// Sums of a task, with those of padding.
+pub(super) const TASK_SUMS: usize = TASK_ROWS * 256;
+
+/// One thread's.
+pub(super) struct Scratch {
+    /// The inputs of some rows.
+    pub(super) inputs: AlignedBytes,
+    pub(super) sums: AlignedBytes,
+    /// Where the rows are.
+    pub(super) rows: [Row; TASK_ROWS],
+    next: Option<Box<Scratch>>,
+}
+
+/// Some, one behind the other.
+#[derive(Default)]
+pub(super) struct Scratches(Mutex<Option<Box<Scratch>>>);
+
+impl Scratch {
+    fn new() -> Result<Box<Self>, Error> {
+        let (inputs, sums) =
+            (AlignedBytes::zeroed(0)?, AlignedBytes::zeroed(TASK_SUMS * size_of::<f32>())?);
+        Ok(Box::new(Scratch { inputs, sums, rows: [Row::default(); TASK_ROWS], next: None }))
+    }
+
+    fn ensure_inputs(&mut self, bytes: usize) -> Result<(), Error> {
+        if self.inputs.len() < bytes {
+            self.inputs = AlignedBytes::zeroed(bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scratches {
+    /// Takes as many out, or makes them, with room for so many bytes of inputs in each.
+    pub(super) fn take(&self, count: usize, input_bytes: usize) -> Result<Scratches, Error> {
+        let taken = Scratches::default();
+        for _ in 0..count {
+            let mut scratch = self.pop().map_or_else(Scratch::new, Ok)?;
+            let ready = scratch.ensure_inputs(input_bytes);
+            taken.push(scratch);
+            if let Err(error) = ready {
+                self.put_back(taken);
+                return Err(error);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes back what was taken out.
+    pub(super) fn put_back(&self, taken: Scratches) {
+        while let Some(scratch) = taken.pop() {
+            self.push(scratch);
+        }
+    }
+
+    pub(super) fn pop(&self) -> Option<Box<Scratch>> {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = first.take()?;
+        *first = scratch.next.take();
+        Some(scratch)
+    }
+
+    pub(super) fn push(&self, mut scratch: Box<Scratch>) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        scratch.next = first.take();
+        *first = Some(scratch);
+    }
+}
