@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-# A step with another verdict has failed, and so has the run.
-GOOD = ("passed", "not there")
+import nccl_version
+
+# A step with a verdict that begins otherwise has failed, and so has the run.
+GOOD = ("passed", "not there", "SKIPPED")
 
 
 def steps_of(folder: Path) -> list[dict]:
@@ -61,6 +63,7 @@ def record(folder: Path, is_simulated: bool) -> dict:
         "simulated": is_simulated,
         "gpu": [] if is_simulated else gpu(),
         "cublaslt": None if is_simulated else cublaslt_version(),
+        "nccl": nccl_version.version(),
         "torch": None if is_simulated else torch_version(),
         "steps": steps_of(folder),
         "benchmark": read_json(folder / "bench.json"),
@@ -69,12 +72,13 @@ def record(folder: Path, is_simulated: bool) -> dict:
 
 def show(made: dict) -> bool:
     """Prints what failed and the counts; whether all is well."""
-    failed = [step for step in made["steps"] if step["verdict"] not in GOOD]
+    failed = [step for step in made["steps"] if not step["verdict"].startswith(GOOD)]
     where = "the simulated GPU" if made["simulated"] else ", ".join(made["gpu"]) or "no GPU that nvidia-smi knows"
-    print(f"\n{made['date']} on {where}; cuBLASLt {made['cublaslt']}, torch {made['torch']}")
+    print(f"\n{made['date']} on {where}; cuBLASLt {made['cublaslt']}, NCCL {made['nccl']}, torch {made['torch']}")
     for step in failed:
         print(f"{step['name']:<34} {step['verdict']}")
-    print(f"{len(made['steps']) - len(failed)} passed, {len(failed)} failed")
+    passed = sum(step["verdict"] == "passed" for step in made["steps"])
+    print(f"{passed} passed, {len(made['steps']) - passed - len(failed)} not run, {len(failed)} failed")
     return not failed and bool(made["steps"])
 
 

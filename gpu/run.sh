@@ -41,12 +41,14 @@ step() { # name, most seconds, command...
 libraries() {
     if [ "$simulate" = yes ]; then
         export XQKV_CUDA_LIBRARY="$PWD/lib/libgpusim.so" XQKV_CUBLASLT_LIBRARY="$PWD/lib/libgpusim.so"
+        export XQKV_NCCL_LIBRARY="${XQKV_NCCL_LIBRARY-$PWD/lib/libgpusim.so}"
         # Speed is not what it shows, so the suite does less of the same.
         export GPUSIM_REPORT="$record/gpusim.jsonl" XQKV_TEST_IS_SLOW=1
         : >"$GPUSIM_REPORT"
     else
         eval "$(python3 find_libraries.py)"
     fi
+    eval "$(python3 nccl_version.py)"
 }
 
 c_suite() {
@@ -70,6 +72,31 @@ verify() {
     done
 }
 
+# Ranks in one process, joined by the NCCL that was found: one has the GPU alone, two share it where NCCL can.
+nccl() {
+    local together=(--gather --encoder-sharded --chunk-rows 5 --share-replicas) fixture ranks flags
+    for ranks in 1 2; do
+        for fixture in fixtures/*; do
+            for flags in plain together; do
+                nccl_verify "$fixture" "$ranks" "$flags"
+            done
+        done
+    done
+}
+
+nccl_verify() { # fixture, ranks, plain or together
+    local name="nccl ${1#*/} ranks $2 $3" flags=()
+    [ "$3" = together ] && flags=("${together[@]}")
+    if [ "$NCCL_VERSION_FOUND" = 0 ]; then
+        note "$name" "SKIPPED: no NCCL" 0
+    elif [ "$2" = 2 ] && [ -n "$NCCL_SHARED_GPU_SKIPPED" ]; then
+        note "$name" "$NCCL_SHARED_GPU_SKIPPED" 0
+    else
+        step "$name" 40 env NCCL_MULTI_RANK_GPU_ENABLE=1 bin/xqkv verify "$1" --backend cuda --comm nccl \
+            --ranks "$2" --devices 1 "${flags[@]}"
+    fi
+}
+
 sanitizer() {
     local tool=${COMPUTE_SANITIZER:-compute-sanitizer} kind
     if ! command -v "$tool" >/dev/null; then
@@ -89,6 +116,7 @@ simulated_violations() { # there are reports, and none has one, or something lef
 libraries
 step info 20 bash -c 'bin/xqkv info | tee /dev/stderr | grep -q "CUDA backend *device"'
 verify
+nccl
 step "1000 replays" 60 python3 replay.py
 # As many rules differ as the exit status says; the log has both answers to each.
 step rules 30 python3 rules.py --compare lib/libgpusim.so

@@ -8,6 +8,7 @@ from unittest import mock
 
 import bench
 import find_libraries
+import nccl_version
 import record
 import sampling
 import shapes
@@ -150,8 +151,17 @@ class Records(unittest.TestCase):
         self.assertEqual((made["gpu"], made["cublaslt"], made["torch"]), ([], None, None))
         self.assertEqual(made["steps"], [{"name": "info", "verdict": "passed", "seconds": 1}])
 
+    def test_two_ranks_share_a_gpu_from_nccl_2_30_on(self):
+        self.assertEqual(nccl_version.skipped(23000), "")
+        self.assertEqual(nccl_version.skipped(22907), "SKIPPED: NCCL 2.29 is older than 2.30")
+        self.assertEqual(nccl_version.skipped(0), "SKIPPED: no NCCL")
+
+    def test_an_nccl_that_is_not_there_has_no_version(self):
+        with mock.patch.dict(os.environ, XQKV_NCCL_LIBRARY="/nowhere/libnccl.so.2"):
+            self.assertEqual(nccl_version.version(), 0)
+
     def test_any_other_verdict_fails_and_so_does_a_run_of_nothing(self):
-        self.assertTrue(self.shown("a\tpassed\t1\nb\tnot there\t0\n"))
+        self.assertTrue(self.shown("a\tpassed\t1\nb\tnot there\t0\nc\tSKIPPED: no NCCL\t0\n"))
         for verdict in ("FAILED (1)", "TIME LIMIT", "NO TIME"):
             self.assertFalse(self.shown(f"a\tpassed\t1\nb\t{verdict}\t0\n"))
         self.assertFalse(self.shown(""))

@@ -139,6 +139,31 @@ fn ranks_with_a_simulated_gpu_each_are_joined_by_nccl() {
     }
 }
 
+/// Two ranks on one simulated GPU, which plays this version of NCCL.
+fn on_one_gpu(version: &str, enabled: &str, flags: &[&str]) -> Output {
+    let library = simulator();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+    command.current_dir(root()).args(["verify", "examples/whisper", "--json", "--backend", "cuda"]);
+    command.args(["--comm", "nccl", "--ranks", "2", "--devices", "1"]).args(flags);
+    for name in ["XQKV_CUDA_LIBRARY", "XQKV_CUBLASLT_LIBRARY", "XQKV_NCCL_LIBRARY"] {
+        command.env(name, &library);
+    }
+    command.env("NCCL_MULTI_RANK_GPU_ENABLE", enabled).env("GPUSIM_NCCL_VERSION", version);
+    command.output().unwrap()
+}
+
+#[test]
+fn two_ranks_share_a_gpu_where_nccl_can() {
+    for (is_once, flags) in TOGETHER {
+        group_of(&verdict_of(on_one_gpu("23003", "1", flags)), is_once, flags);
+    }
+    for (version, enabled) in [("23003", "0"), ("22907", "1")] {
+        let refused = on_one_gpu(version, enabled, &[]);
+        let words = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && words.contains("shares a GPU"), "{words}");
+    }
+}
+
 /// Runs of the command that change what is asked of each layout.
 const VARIANTS: [&[&str]; 3] = [
     &["--layers-at-once"],

@@ -3,6 +3,7 @@
 
 mod join;
 mod launch;
+mod launches;
 mod library;
 mod marks;
 mod rank;

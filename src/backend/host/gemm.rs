@@ -211,7 +211,8 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// The weights that are multiplied after a panel: the next one's, or the first one's further on.
+    /// The weights that are multiplied after a panel: the next one's, or the first one's further
+    /// on.
     fn ahead(&self, end: usize, next: usize, panels: &Range<usize>, k: usize) -> *const u8 {
         match next < panels.end {
             true => self.matrix.panel_at(next, k),

@@ -129,6 +129,7 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
     if let Some(rank) = arguments.group.member {
         return processes::run_member(arguments, rank);
     }
+    arguments.ensure_devices()?;
     let directory = &arguments.directory;
     let checkpoint = Checkpoint::new(directory)?;
     let mut spec = checkpoint.spec()?;
@@ -156,6 +157,15 @@ pub fn run(arguments: &Arguments) -> Outcome<bool> {
 }
 
 impl Arguments {
+    fn ensure_devices(&self) -> Outcome<()> {
+        match self.group.devices {
+            Some(devices) if self.backend == Backend::Host => {
+                Err(format!("--devices {devices} is of CUDA; pass --backend cuda, or leave it out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The backend, on this of several devices.
     fn open(&self, device: i32) -> Outcome<(Context, Memory)> {
         Ok(match self.backend {

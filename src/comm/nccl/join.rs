@@ -31,7 +31,7 @@ pub(super) fn create(
         return Err(nccl.refusal(FUNCTION, result, null_mut()));
     }
     // From here on dropping ends it.
-    let rank = Rank::new(nccl, device, handle, true);
+    let rank = Rank::new(nccl, device, handle, Some(id));
     rank.settle(FUNCTION, until).map_err(|failure| refusal(failure, seat))?;
     Ok(rank)
 }
@@ -46,7 +46,7 @@ pub(super) unsafe fn adopt(
     deadline: Duration,
 ) -> Result<(Rank, Seat), Error> {
     let (nccl, until) = (nccl()?, Deadline::after(deadline));
-    let rank = Rank::new(nccl, device, handle as Handle, false);
+    let rank = Rank::new(nccl, device, handle as Handle, None);
     let unknown = Seat { rank: 0, rank_count: 0 };
     let functions = &nccl.functions;
     rank.settle("its making", until).map_err(|failure| refusal(failure, unknown))?;

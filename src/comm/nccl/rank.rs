@@ -2,11 +2,12 @@
 
 use super::super::medium::{Deadline, Failure};
 use super::launch::Answer;
-use super::library::{Functions, Handle, IN_PROGRESS, Nccl, SUCCESS};
+use super::launches::{Launches, Launching};
+use super::library::{Functions, Handle, IN_PROGRESS, Nccl, SUCCESS, UniqueId};
 use super::marks::Marks;
 use crate::device::Device;
-use std::collections::BTreeMap;
 use std::ffi::c_int;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
@@ -16,9 +17,9 @@ pub(super) struct Rank {
     pub(super) nccl: &'static Nccl,
     pub(super) device: Arc<dyn Device>,
     pub(super) marks: Marks,
-    /// Whoever starts transfers on the device holds it: NCCL wants one thread at a time for all
-    /// communicators of a device.
-    launches: Arc<Mutex<()>>,
+    launches: Arc<Launches>,
+    /// A number that ranks of the same communicator have in common, if we made it.
+    communicator: u64,
     /// None once it was aborted. Each call on the communicator is made under it.
     handle: Mutex<Option<Address>>,
     /// Whether we made it, and so end it.
@@ -37,22 +38,24 @@ impl Rank {
         nccl: &'static Nccl,
         device: Arc<dyn Device>,
         handle: Handle,
-        is_ours: bool,
+        id: Option<&UniqueId>,
     ) -> Self {
+        let address = handle.expose_provenance() as u64;
         Self {
             nccl,
             marks: Marks::new(device.clone()),
-            launches: launches(device.number()),
+            launches: Launches::of(device.number()),
+            communicator: id.map_or(address, digest),
             device,
             handle: Mutex::new(Some(Address(handle))),
-            is_ours,
+            is_ours: id.is_some(),
             failure: OnceLock::new(),
         }
     }
 
     /// The right to start transfers on the device.
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.launches.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn turn(&self) -> Launching<'_> {
+        self.launches.turn(self.communicator)
     }
 
     /// Makes calls on the communicator, and waits until they are no longer in progress.
@@ -186,9 +189,9 @@ impl Drop for Rank {
     }
 }
 
-/// One lock for each device of the process.
-fn launches(device: i32) -> Arc<Mutex<()>> {
-    static ALL: Mutex<BTreeMap<i32, Arc<Mutex<()>>>> = Mutex::new(BTreeMap::new());
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-    all.entry(device).or_default().clone()
+/// Of the id only a digest stays, since it is a secret.
+fn digest(id: &UniqueId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.0.hash(&mut hasher);
+    hasher.finish()
 }

@@ -42,7 +42,8 @@ unsafe fn add_pair<const ROWS: usize, const PANELS: usize>(
 ) {
     // SAFETY: the panels have this pair.
     let weights = unsafe {
-        let mut loaded: [[__m512bh; 2]; PANELS] = [[transmute(_mm512_setzero_si512()); 2]; PANELS];
+        let zero = transmute::<__m512i, __m512bh>(_mm512_setzero_si512());
+        let mut loaded = [[zero; 2]; PANELS];
         for (panel, vectors) in loaded.iter_mut().enumerate() {
             let pairs = weights.add(panel * call.weight_stride).cast::<__m512bh>();
             *vectors = [pairs.read_unaligned(), pairs.add(1).read_unaligned()];

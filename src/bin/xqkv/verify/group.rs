@@ -22,7 +22,7 @@ pub enum Medium {
     Threads,
     /// Processes of this machine, over collectives on Unix sockets
     Processes,
-    /// Threads of this process with a CUDA device each, over NCCL
+    /// Threads of this process with a CUDA device each, over NCCL; processes with --devices
     Nccl,
     /// Processes that mpirun started, by the plug-in that XQKV_MPI_PLUGIN names
     Mpi,
@@ -46,12 +46,23 @@ pub struct GroupChoices {
     /// Most rows of one transfer; 0 leaves it to the library
     #[arg(long, requires = "encoder_sharded", default_value_t = 0)]
     pub chunk_rows: i64,
+    /// CUDA devices, which the ranks get in turn; without it each rank has one of its own. NCCL 2.30
+    /// puts two ranks on one device if NCCL_MULTI_RANK_GPU_ENABLE is 1
+    #[arg(long, requires = "comm", value_parser = clap::value_parser!(i32).range(1..))]
+    pub devices: Option<i32>,
     /// Which rank this process is; for processes that the command starts itself
     #[arg(long, hide = true)]
     pub member: Option<usize>,
     /// Sockets to the other ranks, in their order; for the same
     #[arg(long, hide = true, value_delimiter = ',')]
     pub sockets: Vec<i32>,
+}
+
+impl GroupChoices {
+    /// The device of a rank.
+    pub fn device_of(&self, rank: usize) -> i32 {
+        self.devices.map_or(rank as i32, |devices| rank as i32 % devices)
+    }
 }
 
 /// What one rank's calls did.
@@ -114,7 +125,12 @@ pub fn verify(
 /// What each of the ranks did that this process runs.
 fn run(arguments: &Arguments, medium: Medium, count: usize) -> Outcome<Vec<Vec<Ran>>> {
     match medium {
-        Medium::Processes => processes::run(count),
+        Medium::Processes => processes::run(count, None),
+        // Ranks that share a device in one process would wait for each other in the driver: an
+        // allocation of one waits for the other's transfer, and that for the one.
+        Medium::Nccl if arguments.group.devices.is_some() => {
+            processes::run(count, Some(&unique_id()?))
+        }
         Medium::Nccl => nccl(arguments, count),
         Medium::Threads | Medium::Mpi => threads(arguments, count),
     }

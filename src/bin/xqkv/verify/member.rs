@@ -53,7 +53,7 @@ pub fn run(
     let found = &checkpoint.report(&spec)?;
     arguments.choices.apply(&mut spec);
     let (spec, finishes) = (&spec, &Finishes::new(directory, found, &spec)?);
-    let (context, memory) = arguments.open(rank as i32)?;
+    let (context, memory) = arguments.open(arguments.group.device_of(rank))?;
     let comm = join(&context)?;
     let mut options = splits(arguments, spec)?[rank];
     options.comm = comm.handle();

@@ -1,21 +1,27 @@
 //! Ranks that are processes of this machine: the command starts itself for each, with sockets to
-//! all the others, and reads what each gives on its standard output.
+//! all the others or with NCCL's id on its standard input, and reads what each gives on its
+//! standard output.
 
 use super::Arguments;
+use super::group::Medium;
 use super::member::{self, Ran};
-use crate::library::{Comm, Outcome};
+use crate::library::{Comm, Context, Outcome};
 use crate::sockets::Mesh;
 use std::io::{Read, Write};
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
+use xqkv::capi::nccl::xqkv_unique_id;
 
-/// Starts all ranks and gathers what they did.
-pub fn run(count: usize) -> Outcome<Vec<Vec<Ran>>> {
+/// Starts all ranks and gathers what they did. With an id they are joined by NCCL.
+pub fn run(count: usize, id: Option<&xqkv_unique_id>) -> Outcome<Vec<Vec<Ran>>> {
     let meshes = Mesh::all(count).map_err(|error| error.to_string())?;
-    let children: Vec<Child> =
-        meshes.iter().enumerate().map(|(rank, mesh)| start(rank, mesh)).collect::<Outcome<_>>()?;
+    let children: Vec<Child> = meshes
+        .iter()
+        .enumerate()
+        .map(|(rank, mesh)| start(rank, mesh, id))
+        .collect::<Outcome<_>>()?;
     drop(meshes);
     thread::scope(|scope| {
         let threads: Vec<_> =
@@ -27,20 +33,26 @@ pub fn run(count: usize) -> Outcome<Vec<Vec<Ran>>> {
     })
 }
 
-fn start(rank: usize, mesh: &Mesh) -> Outcome<Child> {
+fn start(rank: usize, mesh: &Mesh, id: Option<&xqkv_unique_id>) -> Outcome<Child> {
     let descriptors = mesh.descriptors();
     let listed: Vec<String> =
         descriptors.iter().map(|descriptor: &RawFd| descriptor.to_string()).collect();
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1));
-    command.args(["--member", &rank.to_string()]).stdout(Stdio::piped());
+    command.args(["--member", &rank.to_string()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     if !listed.is_empty() {
         command.arg(format!("--sockets={}", listed.join(",")));
     }
     // SAFETY: between fork and exec only fcntl is called.
     unsafe { command.pre_exec(move || descriptors.iter().try_for_each(inherit)) };
-    command.spawn().map_err(|error| error.to_string())
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    // A secret, so it is no argument, which others could read.
+    if let (Some(id), Some(mut input)) = (id, child.stdin.take()) {
+        input.write_all(&id.bytes).map_err(|error| error.to_string())?;
+    }
+    Ok(child)
 }
 
 /// Lets a descriptor live on through exec.
@@ -64,11 +76,20 @@ pub fn run_member(arguments: &Arguments, rank: usize) -> Outcome<bool> {
     // SAFETY: the process that started this one left them to it.
     let mesh = unsafe { Mesh::inherited(rank, sockets) }.map_err(|error| error.to_string())?;
     let count = sockets.len() + 1;
-    let join = |_: &_| Comm::collectives(&mesh.collectives(), (rank, count), 0);
+    let join = |context: &Context| match arguments.group.comm {
+        Some(Medium::Nccl) => Comm::nccl(context, &read_id()?, (rank, count)),
+        _ => Comm::collectives(&mesh.collectives(), (rank, count), 0),
+    };
     let ran = member::run(arguments, rank, count, join)?;
     let mut output = std::io::stdout().lock();
     ran.iter().try_for_each(|ran| write(&mut output, ran)).map_err(|error| error.to_string())?;
     Ok(true)
+}
+
+fn read_id() -> Outcome<xqkv_unique_id> {
+    let mut id = xqkv_unique_id { bytes: [0; 128] };
+    std::io::stdin().read_exact(&mut id.bytes).map_err(|error| error.to_string())?;
+    Ok(id)
 }
 
 /// Four numbers, then the bytes of Q, K and V behind their lengths, -1 for one that was not run.
