@@ -185,3 +185,87 @@ unsafe fn put<E: Element, const ADDS: bool>(place: *mut E, value: f32) {
     // SAFETY: the caller's promise.
     unsafe { place.write(<E as Element>::round(sum)) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::InstructionSet;
+    use super::*;
+    use crate::dtype::{Dtype, bf16, f16};
+
+    /// Every upper half of an f32, with lower halves about the ties.
+    fn numbers() -> Vec<f32> {
+        let lower = [0x0000, 0x0001, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001];
+        let all = (0..=0xffff_u32).flat_map(|upper| lower.map(|lower| upper << 16 | lower));
+        all.map(f32::from_bits).collect()
+    }
+
+    fn written<E: Element>(kernels: &Kernels, numbers: &[f32], is_contiguous: bool) -> Vec<E> {
+        let mut elements = vec![<E as Element>::round(7.0); numbers.len()];
+        let store = Store {
+            base: elements.as_mut_ptr().cast(),
+            head_stride: 0,
+            lane_stride: 1,
+            head_width: kernels.lanes,
+            first_output: 0,
+            element_bytes: size_of::<E>(),
+            bias: None,
+            norm: None,
+            scale: 1.0,
+            write: kernels.write(E::DTYPE, false),
+        };
+        let outputs = 0..kernels.lanes;
+        let panel = Panel { store: &store, outputs, head: 0, width: 0, is_contiguous };
+        for (at, sums) in numbers.chunks_exact(kernels.lanes).enumerate() {
+            let place = at * kernels.lanes * size_of::<E>();
+            // SAFETY: as many elements as numbers.
+            unsafe { panel.write_to(place, 1.0, sums.as_ptr()) };
+        }
+        elements
+    }
+
+    /// The bits of elements.
+    fn bits<E: Element>(elements: &[E]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        elements.iter().for_each(|element| element.append_to(&mut bytes));
+        bytes
+    }
+
+    fn rounds_as_one_by_one<E: Element>() {
+        let numbers = numbers();
+        let alone: Vec<E> = numbers.iter().map(|number| <E as Element>::round(*number)).collect();
+        for kernels in InstructionSet::all().into_iter().filter_map(InstructionSet::kernels) {
+            for is_contiguous in [true, false] {
+                let written = written::<E>(kernels, &numbers, is_contiguous);
+                assert!(bits(&written) == bits(&alone), "{:?} {is_contiguous}", E::DTYPE);
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_are_rounded_as_single_numbers_are() {
+        rounds_as_one_by_one::<bf16>();
+        rounds_as_one_by_one::<f16>();
+    }
+
+    #[test]
+    fn vectors_are_widened_as_single_elements_are() {
+        let patterns: Vec<u16> = (0..=0xffff).collect();
+        for kernels in InstructionSet::all().into_iter().filter_map(InstructionSet::kernels) {
+            for dtype in [Dtype::F16, Dtype::Bf16] {
+                let mut widened = vec![0.0_f32; patterns.len()];
+                let widen = kernels.family(dtype, Dtype::F32).widen;
+                let (from, to) = (patterns.as_ptr().cast(), widened.as_mut_ptr().cast());
+                // SAFETY: as many of both.
+                unsafe { widen(from, to, patterns.len()) };
+                let alone = patterns.iter().map(|pattern| match dtype {
+                    Dtype::F16 => f16::from_bits(*pattern).to_f32(),
+                    _ => bf16::from_bits(*pattern).to_f32(),
+                });
+                let same = |(one, other): (&f32, f32)| {
+                    one.to_bits() == other.to_bits() || (one.is_nan() && other.is_nan())
+                };
+                assert!(widened.iter().zip(alone).all(same), "{dtype:?}");
+            }
+        }
+    }
+}
