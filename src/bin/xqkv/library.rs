@@ -339,6 +339,15 @@ impl Update {
         checked(|error| unsafe { xqkv_update_read_checkpoint(self.0, plain, error) })
     }
 
+    /// What a commit would take.
+    #[allow(dead_code, reason = "of interest to who measures")]
+    pub fn commit_bytes(&self) -> Outcome<i64> {
+        let mut bytes = 0;
+        // SAFETY: a live handle and a place for the number.
+        checked(|error| unsafe { xqkv_update_get_commit_bytes(self.0, &mut bytes, error) })?;
+        Ok(bytes)
+    }
+
     /// One tensor of the uncut layer.
     pub fn put(
         &self,
@@ -395,6 +404,12 @@ pub fn call(layer: i64) -> xqkv_forward {
     call.layer = layer;
     (call.stream, call.plan) = (null_mut::<c_void>(), null());
     call
+}
+
+/// A spec as it is before anything is said of it.
+#[allow(dead_code, reason = "others read theirs from checkpoints")]
+pub fn spec() -> xqkv_spec {
+    initialised!(xqkv_spec, xqkv_spec_init)
 }
 
 /// What a spec gives to a rank, without making anything.

@@ -1,6 +1,7 @@
 //! The `xqkv` command: what the library finds here, what a checkpoint holds, and whether the
 //! library projects it exactly. It calls the exported C functions, as an engine would.
 
+mod bench;
 mod info;
 mod inspect;
 mod library;
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures how fast the host projects models' shapes, beside what the machine could do
+    Bench(bench::Arguments),
     /// Tells the library's version, its backends and what they found on this machine
     Info,
     /// Tells a checkpoint's family, spec and tensors, and how ranks would share it
@@ -34,6 +37,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Info => info::run(),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

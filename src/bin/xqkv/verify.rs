@@ -95,8 +95,8 @@ enum Backend {
 }
 
 /// A dtype as it is named on the command line.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum RowDtype {
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum RowDtype {
     F32,
     Bf16,
     F16,

@@ -1,0 +1,137 @@
+//! What the machine can do at this moment: bytes that threads read from memory, and multiply-adds
+//! of f32 that they make, each with loops that do nothing else.
+
+use std::hint::black_box;
+use std::thread;
+use std::time::Instant;
+
+/// Rounds of one measurement of arithmetic: about 2 ms.
+const ARITHMETIC_ROUNDS: usize = 400_000;
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Memory to read, and how many threads share it.
+pub struct Floor {
+    threads: usize,
+    words: Vec<u64>,
+    arithmetic: Arithmetic,
+}
+
+/// Seconds for a byte and for a multiply-add.
+#[derive(Clone, Copy)]
+pub struct Rates {
+    byte: f64,
+    multiply_add: f64,
+}
+
+/// What a call cannot do without.
+#[derive(Clone, Copy)]
+pub struct Necessary {
+    pub bytes: f64,
+    pub multiply_adds: f64,
+}
+
+/// Makes `ARITHMETIC_ROUNDS` rounds of independent multiply-adds, and tells how many those were.
+type Arithmetic = fn() -> usize;
+
+impl Floor {
+    pub fn new(threads: usize, bytes: usize) -> Self {
+        let mut words = Vec::with_capacity((bytes + HUGE_PAGE) / 8);
+        // SAFETY: advice about memory of ours; where it is not known nothing changes.
+        unsafe { libc::madvise(aligned(words.as_mut_ptr()).cast(), bytes, libc::MADV_HUGEPAGE) };
+        words.resize(bytes / 8, 1);
+        Floor { threads, words, arithmetic: arithmetic() }
+    }
+
+    pub fn measure(&self) -> Rates {
+        let each = self.words.len().div_ceil(self.threads);
+        let parts = self.words.chunks(each);
+        let reading = seconds(parts.map(|part| move || _ = black_box(sum(part))));
+        let work = self.arithmetic;
+        let count = work() * self.threads;
+        let adding = seconds((0..self.threads).map(|_| move || _ = black_box(work())));
+        Rates { byte: reading / (8 * self.words.len()) as f64, multiply_add: adding / count as f64 }
+    }
+}
+
+impl Rates {
+    /// The slower of the two.
+    pub fn seconds(self, necessary: Necessary) -> f64 {
+        (self.byte * necessary.bytes).max(self.multiply_add * necessary.multiply_adds)
+    }
+}
+
+/// The first huge page's beginning.
+fn aligned(words: *mut u64) -> *mut u64 {
+    words.map_addr(|address| address.next_multiple_of(HUGE_PAGE))
+}
+
+/// How long bodies take on a thread each, of which this is one.
+fn seconds(mut bodies: impl Iterator<Item = impl FnOnce() + Send>) -> f64 {
+    let own = bodies.next();
+    thread::scope(|scope| {
+        let threads: Vec<_> = bodies.map(|body| scope.spawn(body)).collect();
+        let begun = Instant::now();
+        own.into_iter().for_each(|body| body());
+        threads.into_iter().for_each(|thread| thread.join().expect("it only reads and adds"));
+        begun.elapsed().as_secs_f64()
+    })
+}
+
+/// Reads all words, eight sums at a time.
+fn sum(words: &[u64]) -> u64 {
+    let (chunks, _) = words.as_chunks::<32>();
+    let mut sums = [0_u64; 32];
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn arithmetic() -> Arithmetic {
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the CPU has it.
+        || unsafe { avx512() }
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: as above.
+        || unsafe { avx2() }
+    } else {
+        portable
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn arithmetic() -> Arithmetic {
+    portable
+}
+
+/// Twelve sums that wait for none of each other, in the vectors of one instruction set.
+macro_rules! sums {
+    ($name:ident, $features:literal, $vector:ty, $lanes:literal, $splat:ident, $add:ident) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        fn $name() -> usize {
+            use std::arch::x86_64::*;
+            let (factor, mut sums) = ($splat(black_box(0.999)), [$splat(1.0); 12]);
+            for _ in 0..ARITHMETIC_ROUNDS {
+                for sum in &mut sums {
+                    *sum = $add(*sum, factor, factor);
+                }
+            }
+            black_box::<[$vector; 12]>(sums);
+            ARITHMETIC_ROUNDS * 12 * $lanes
+        }
+    };
+}
+
+sums!(avx2, "avx2,fma", __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps);
+sums!(avx512, "avx512f", __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps);
+
+fn portable() -> usize {
+    let (factor, mut sums) = (black_box(0.999_f32), [[1.0_f32; 4]; 12]);
+    for _ in 0..ARITHMETIC_ROUNDS {
+        sums.iter_mut().flatten().for_each(|sum| *sum = *sum * factor + factor);
+    }
+    black_box(sums);
+    ARITHMETIC_ROUNDS * 48
+}

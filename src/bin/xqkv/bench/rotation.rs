@@ -1,0 +1,214 @@
+//! Layers of one shape with random weights, more than the caches hold, and calls that go through
+//! them one after the other.
+
+use super::counters::Instructions;
+use super::floor::Necessary;
+use super::models::Shape;
+use super::{Arguments, Sample, Work, clock};
+use crate::library::{Context, Outcome, Projection, Update, balanced, call};
+use crate::tensors::Tensor;
+use std::cell::Cell;
+use xqkv::capi::forward::xqkv_forward;
+use xqkv::capi::spec::xqkv_spec;
+use xqkv::capi::update::{KindChoice, PartChoice};
+use xqkv::dtype::{Dtype, Element, bf16, f16};
+
+/// Layers, and memory for rows and results.
+pub struct Rotation {
+    pub shape: Shape,
+    pub dtype: Dtype,
+    projection: Projection,
+    /// Layers that decode steps go through.
+    layers: i64,
+    /// Layers of a prefill's call.
+    at_once: i64,
+    next: Cell<i64>,
+    /// This rank's columns of Q and of K or V.
+    columns: [i64; 2],
+    /// Bytes of the packed weights over those of the weights.
+    pub packed_ratio: f64,
+    has_workaround: bool,
+    rows: Vec<u8>,
+    results: [Vec<u8>; 3],
+}
+
+impl Rotation {
+    pub fn new(
+        context: &Context,
+        shape: &Shape,
+        dtype: Dtype,
+        arguments: &Arguments,
+    ) -> Outcome<Self> {
+        let most_rows = arguments.rows.iter().copied().chain([shape.encoder_rows]).max();
+        let query_bytes = shape.decoder_width * shape.heads * shape.head_width / arguments.ranks;
+        let query_bytes = (query_bytes * dtype.bytes() as i64).max(1) as usize;
+        let cold = clock::rotation_bytes().div_ceil(query_bytes) as i64;
+        let layers = if arguments.warm { 1 } else { cold };
+        let at_once = if arguments.layers_at_once { shape.layers } else { 1 };
+        let spec = spec(shape, dtype, layers.max(at_once));
+        let options = balanced(&spec, 0, arguments.ranks)?;
+        let mut packed_ratio = 1.0;
+        let has_workaround = arguments.workaround && shape.decoder_width == shape.encoder_width;
+        let full = if has_workaround { layers.max(at_once) } else { at_once };
+        let projection = Projection::load(context, &spec, &options, |update| {
+            fill(update, shape, spec.layer_count, full)?;
+            packed_ratio =
+                packed_ratio_of(update, shape, dtype, arguments.ranks, spec.layer_count, full)?;
+            Ok(())
+        })?;
+        let shard = projection.shard()?;
+        let columns = [shard.query_columns, shard.key_columns];
+        let rows = most_rows.unwrap_or(1).max(1);
+        let bytes = |columns: i64| vec![0xff; (rows * columns * at_once) as usize * dtype.bytes()];
+        let width = shape.decoder_width.max(shape.encoder_width);
+        Ok(Rotation {
+            results: [bytes(columns[0]), bytes(columns[1]), bytes(columns[1])],
+            rows: numbers((rows * width) as usize, dtype),
+            shape: shape.clone(),
+            dtype,
+            projection,
+            layers,
+            at_once,
+            next: Cell::new(0),
+            columns,
+            packed_ratio,
+            has_workaround,
+        })
+    }
+
+    /// What any projection must read, write and multiply for one call.
+    pub fn necessary(&self, work: Work) -> Necessary {
+        let [query, key] = self.columns;
+        let (rows, inputs, outputs) = match work {
+            Work::Decode { rows } => (rows, self.shape.decoder_width, query),
+            Work::Prefill { rows } => (rows, self.shape.encoder_width, 2 * key * self.at_once),
+        };
+        let elements = inputs * outputs + rows * (inputs + outputs);
+        Necessary {
+            bytes: elements as f64 * self.dtype.bytes() as f64,
+            multiply_adds: rows as f64 * inputs as f64 * outputs as f64,
+        }
+    }
+
+    /// Times calls, and the workaround's if it was asked for.
+    pub fn sample(&self, work: Work, instructions: Option<&Instructions>) -> Outcome<Sample> {
+        let before = instructions.and_then(Instructions::read);
+        let (seconds, count) = clock::seconds(|_| self.run(work, false))?;
+        let after = instructions.and_then(Instructions::read);
+        let each = |(before, after): (u64, u64)| (after - before) / count as u64;
+        let workaround = || clock::seconds(|_| self.run(work, true)).map(|(seconds, _)| seconds);
+        Ok(Sample {
+            seconds,
+            floor_seconds: 0.0,
+            instructions: before.zip(after).map(each),
+            workaround_seconds: self.has_workaround.then(workaround).transpose()?,
+        })
+    }
+
+    fn run(&self, work: Work, is_workaround: bool) -> Outcome<()> {
+        let mut forward = call(0);
+        forward.layer_count = 1;
+        match work {
+            Work::Decode { rows } => {
+                forward.layer = self.next.replace((self.next.get() + 1) % self.layers);
+                self.decode(&mut forward, rows);
+                if is_workaround {
+                    self.prefill(&mut forward, rows);
+                }
+            }
+            Work::Prefill { rows } => {
+                forward.layer_count = self.at_once;
+                self.prefill(&mut forward, rows);
+                if is_workaround {
+                    self.decode(&mut forward, rows);
+                }
+            }
+        }
+        // SAFETY: rows and results for the most rows of any work.
+        unsafe { self.projection.forward(&forward) }.map(drop)
+    }
+
+    fn decode(&self, forward: &mut xqkv_forward, rows: i64) {
+        let dtype = self.dtype as i32;
+        forward.decoder.data = self.rows.as_ptr().cast();
+        (forward.decoder.rows, forward.decoder.dtype) = (rows, dtype);
+        (forward.query.data, forward.query.dtype) =
+            (self.results[0].as_ptr().cast_mut().cast(), dtype);
+    }
+
+    fn prefill(&self, forward: &mut xqkv_forward, rows: i64) {
+        let dtype = self.dtype as i32;
+        forward.encoder.data = self.rows.as_ptr().cast();
+        (forward.encoder.rows, forward.encoder.dtype) = (rows, dtype);
+        (forward.key.data, forward.key.dtype) = (self.results[1].as_ptr().cast_mut().cast(), dtype);
+        (forward.value.data, forward.value.dtype) =
+            (self.results[2].as_ptr().cast_mut().cast(), dtype);
+    }
+}
+
+fn spec(shape: &Shape, dtype: Dtype, layers: i64) -> xqkv_spec {
+    let mut spec = crate::library::spec();
+    spec.layer_count = layers;
+    spec.decoder_width = shape.decoder_width;
+    spec.encoder_width = shape.encoder_width;
+    spec.query_heads = shape.heads;
+    spec.key_value_heads = shape.key_value_heads;
+    spec.head_width = shape.head_width;
+    spec.weight_dtype = dtype as i32;
+    spec
+}
+
+/// Q of all layers, K and V of the first `full`.
+fn fill(update: &Update, shape: &Shape, layers: i64, full: i64) -> Outcome<()> {
+    let heads = [shape.heads, shape.key_value_heads, shape.key_value_heads];
+    let widths = [shape.decoder_width, shape.encoder_width, shape.encoder_width];
+    let parts = [PartChoice::Query, PartChoice::Key, PartChoice::Value];
+    for (at, part) in parts.into_iter().enumerate() {
+        let rows = (heads[at] * shape.head_width) as usize;
+        let elements = random(rows * widths[at] as usize);
+        let weight = Tensor { rows, elements };
+        let count = if at == 0 { layers } else { full };
+        (0..count).try_for_each(|layer| update.put(layer, part, KindChoice::Weight, &weight))?;
+    }
+    Ok(())
+}
+
+/// What a commit would take, over the weights that it packs.
+fn packed_ratio_of(
+    update: &Update,
+    shape: &Shape,
+    dtype: Dtype,
+    ranks: i64,
+    layers: i64,
+    full: i64,
+) -> Outcome<f64> {
+    let shared = |heads: i64| (heads + ranks - 1) / ranks * shape.head_width;
+    let query = layers * shared(shape.heads) * shape.decoder_width;
+    let key_value = 2 * full * shared(shape.key_value_heads) * shape.encoder_width;
+    let bytes = (query + key_value) as f64 * dtype.bytes() as f64;
+    Ok(update.commit_bytes()? as f64 / bytes)
+}
+
+/// Numbers in [-1/16, 1/16), the same in every run.
+fn random(count: usize) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) / 16.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn numbers(count: usize, dtype: Dtype) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(count * dtype.bytes());
+    for number in random(count) {
+        match dtype {
+            Dtype::F32 => number.append_to(&mut bytes),
+            Dtype::F16 => f16::round(number).append_to(&mut bytes),
+            Dtype::Bf16 => bf16::round(number).append_to(&mut bytes),
+        }
+    }
+    bytes
+}
