@@ -30,6 +30,8 @@ const MOST_OUTPUTS: usize = 256;
 /// How far ahead weights are asked for that one kernel call goes along: the CPU's own guesses stop
 /// at each page of 4 KB.
 const DISTANCE: usize = 4096;
+/// Kernel calls on the same 16-bit weights from which widening them once is worth it.
+const WORTH_UNPACKING: usize = 5;
 /// Tasks for each thread, if there is so much to do: the last ones end at about the same time.
 const TASKS_EACH: usize = 16;
 const _: () = assert!(MOST_NORM_WIDTH + MOST_LANES <= TASK_SUMS);
@@ -149,9 +151,8 @@ impl<'a> Gemm<'a> {
         // SAFETY: passed on; the rows are the product's.
         let block = unsafe { held.hold(self, rows, scratch) };
         if block.rows > 0 {
-            let sums = scratch.sums.as_mut_ptr().cast();
-            // SAFETY: the scratch has room for a task's sums.
-            unsafe { self.multiply(&block, &panels, sums, &mut tally) };
+            // SAFETY: the scratch has room for a task's sums and a panel.
+            unsafe { self.multiply(&block, &panels, scratch, &mut tally) };
             // SAFETY: passed on; all sums were made.
             unsafe { self.write(scratch, &block, &panels) };
         }
@@ -162,9 +163,11 @@ impl<'a> Gemm<'a> {
         &self,
         block: &Block,
         panels: &Range<usize>,
-        sums: *mut f32,
+        scratch: &mut Scratch,
         tally: &mut Tally,
     ) {
+        let (sums, widened) = (scratch.sums.as_mut_ptr().cast::<f32>(), scratch.panel.as_mut_ptr());
+        let many = self.family.unpacked.filter(|_| block.groups() >= WORTH_UNPACKING);
         let most = if block.groups() == 1 { self.family.shape(block.rows).wide_panels } else { 1 };
         for k in (0..self.matrix.inputs).step_by(block.depth) {
             let depth = block.depth.min(self.matrix.inputs - k);
@@ -177,8 +180,16 @@ impl<'a> Gemm<'a> {
                 };
                 let step = Step { k, depth, panel, panels: taken, ahead };
                 let sums = sums.wrapping_add((panel - panels.start) * self.panel_sums(block));
+                let mut weights = self.matrix.panel_at(panel, k);
+                if let Some(unpacked) = many {
+                    // SAFETY: the panel has these steps, and the scratch room for them.
+                    unsafe { (unpacked.unpack)(weights, depth, widened.cast()) };
+                    weights = widened;
+                }
+                let shape =
+                    |rows| many.map_or_else(|| self.family.shape(rows), |it| it.shape(rows));
                 // SAFETY: the panels are the matrix's, and the sums the task's.
-                unsafe { self.multiply_groups(block, &step, sums) };
+                unsafe { self.multiply_groups(block, &step, weights, shape, sums) };
                 self.count(&step, block.rows, tally);
                 panel += taken;
             }
@@ -186,8 +197,14 @@ impl<'a> Gemm<'a> {
     }
 
     /// All rows of a block times the panels of a step.
-    unsafe fn multiply_groups(&self, block: &Block, step: &Step, mut sums: *mut f32) {
-        let weights = self.matrix.panel_at(step.panel, step.k);
+    unsafe fn multiply_groups(
+        &self,
+        block: &Block,
+        step: &Step,
+        weights: *const u8,
+        shape: impl Fn(usize) -> Shape,
+        mut sums: *mut f32,
+    ) {
         let group_bytes = self.matrix.bytes_of_steps(step.depth) / block.groups();
         let mut ahead = step.ahead;
         for group in 0..block.groups() {
@@ -205,7 +222,7 @@ impl<'a> Gemm<'a> {
                 ahead_step: 2 * group_bytes / step.depth.max(2),
             };
             // SAFETY: the block has these rows, and the matrix these panels and steps.
-            unsafe { kernel_of(self.family.shape(rows), step.panels)(&call) };
+            unsafe { kernel_of(shape(rows), step.panels)(&call) };
             sums = sums.wrapping_add(rows * self.matrix.lanes);
             ahead = ahead.wrapping_add(group_bytes);
         }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// Steps of the inner width that are multiplied at a time: a panel's weights of so many stay in
 /// the first cache.
-const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 256;
 /// Bytes between two rows, so that they are not at the same places of the first cache.
 const LINE: usize = 64;
 

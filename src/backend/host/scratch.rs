@@ -3,6 +3,8 @@
 //! written where there is none, and kept for the next job, so that a steady call allocates nothing.
 
 use super::aligned::AlignedBytes;
+use super::inputs::DEPTH;
+use super::kernel::MOST_LANES;
 use super::rows::Row;
 use crate::error::Error;
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +19,8 @@ pub(super) struct Scratch {
     /// The inputs of some rows.
     pub(super) inputs: AlignedBytes,
     pub(super) sums: AlignedBytes,
+    /// Widened weights of a panel.
+    pub(super) panel: AlignedBytes,
     /// Where the rows are.
     pub(super) rows: [Row; TASK_ROWS],
     next: Option<Box<Scratch>>,
@@ -30,7 +34,9 @@ impl Scratch {
     fn new() -> Result<Box<Self>, Error> {
         let (inputs, sums) =
             (AlignedBytes::zeroed(0)?, AlignedBytes::zeroed(TASK_SUMS * size_of::<f32>())?);
-        Ok(Box::new(Scratch { inputs, sums, rows: [Row::default(); TASK_ROWS], next: None }))
+        let panel = AlignedBytes::zeroed(DEPTH * MOST_LANES * size_of::<f32>())?;
+        let rows = [Row::default(); TASK_ROWS];
+        Ok(Box::new(Scratch { inputs, sums, panel, rows, next: None }))
     }
 
     fn ensure_inputs(&mut self, bytes: usize) -> Result<(), Error> {

@@ -40,6 +40,12 @@ pub(super) type Kernel = unsafe fn(call: &Call);
 /// Both hold so many elements, of the function's dtypes; the CPU has its instruction set.
 pub(super) type Widen = unsafe fn(row: *const u8, inputs: *mut u8, count: usize);
 
+/// Widens so many steps of a panel of 16-bit weights.
+///
+/// # Safety
+/// `panel` has that many steps, and `to` two vectors for each; the CPU has the instruction set.
+pub(super) type Unpack = unsafe fn(panel: *const u8, depth: usize, to: *mut f32);
+
 /// Finishes one row's sums of one panel and writes them to the row that begins at `row`.
 ///
 /// # Safety
@@ -68,6 +74,8 @@ pub(super) struct Kernels {
     dot: Option<&'static [Shape]>,
     widen: fn(Dtype) -> Widen,
     write: fn(Dtype, bool) -> Write,
+    unpack_f16: Unpack,
+    unpack_bf16: Unpack,
 }
 
 /// The kernels for rows of one dtype and weights of one.
@@ -80,6 +88,22 @@ pub(super) struct Family {
     pub(super) widen: Widen,
     /// Whether an odd number of steps is padded by one.
     pub(super) is_paired: bool,
+    /// What widens 16-bit weights, and the kernels that take them then.
+    pub(super) unpacked: Option<Unpacked>,
+}
+
+/// The way of 16-bit weights that many rows share: widened once.
+#[derive(Clone, Copy)]
+pub(super) struct Unpacked {
+    pub(super) unpack: Unpack,
+    shapes: &'static [Shape],
+}
+
+impl Unpacked {
+    /// As for [`Family::shape`].
+    pub(super) fn shape(self, rows: usize) -> Shape {
+        self.shapes[rows - 1]
+    }
 }
 
 impl Kernels {
@@ -87,14 +111,16 @@ impl Kernels {
     pub(super) fn family(&self, rows: Dtype, weights: Dtype) -> Family {
         let both_bf16 = rows == Dtype::Bf16 && weights == Dtype::Bf16;
         if let Some(shapes) = self.dot.filter(|_| both_bf16) {
-            return Family { shapes, input_bytes: 2, widen: copy_halves, is_paired: true };
+            let (widen, unpacked): (Widen, _) = (copy_halves, None);
+            return Family { shapes, input_bytes: 2, widen, is_paired: true, unpacked };
         }
-        let shapes = match weights {
-            Dtype::F32 => self.f32,
-            Dtype::F16 => self.f16,
-            Dtype::Bf16 => self.bf16,
+        let unpacked = |unpack| Some(Unpacked { unpack, shapes: self.f32 });
+        let (shapes, unpacked) = match weights {
+            Dtype::F32 => (self.f32, None),
+            Dtype::F16 => (self.f16, unpacked(self.unpack_f16)),
+            Dtype::Bf16 => (self.bf16, unpacked(self.unpack_bf16)),
         };
-        Family { shapes, input_bytes: 4, widen: (self.widen)(rows), is_paired: false }
+        Family { shapes, input_bytes: 4, widen: (self.widen)(rows), is_paired: false, unpacked }
     }
 
     /// What writes elements of a dtype, adding what is there if asked to.
@@ -131,7 +157,7 @@ macro_rules! compiled_for {
         $(#[$feature])?
         unsafe fn kernel<F: Format<$simd>, const ROWS: usize, const PANELS: usize>(call: &Call) {
             // SAFETY: passed on.
-            unsafe { tile::<$simd, F, ROWS, PANELS>(call) }
+            unsafe { tile::tile::<$simd, F, ROWS, PANELS>(call) }
         }
 
         /// # Safety
@@ -143,6 +169,14 @@ macro_rules! compiled_for {
         {
             // SAFETY: passed on.
             unsafe { simd::widen::<$simd, E>(row.cast(), inputs.cast(), count) }
+        }
+
+        /// # Safety
+        /// As for [`Unpack`].
+        $(#[$feature])?
+        unsafe fn unpack<F: Format<$simd>>(panel: *const u8, depth: usize, to: *mut f32) {
+            // SAFETY: passed on.
+            unsafe { tile::unpack::<$simd, F>(panel, depth, to) }
         }
 
         /// # Safety
@@ -174,6 +208,8 @@ macro_rules! compiled_for {
             f16: shapes::<Straight<f16>>(),
             bf16: shapes::<Paired>(),
             dot: None,
+            unpack_f16: unpack::<Straight<f16>>,
+            unpack_bf16: unpack::<Paired>,
             widen: |dtype| with_element!(dtype, E => widen::<E>),
             write: |dtype, adds| match adds {
                 false => with_element!(dtype, E => write::<E, false>),
@@ -187,7 +223,7 @@ use compiled_for;
 /// What the files of the instruction sets build on.
 mod prelude {
     pub(super) use super::simd::{self, Lanes, Simd};
-    pub(super) use super::tile::{Call, Format, Paired, Straight, tile};
+    pub(super) use super::tile::{self, Call, Format, Paired, Straight};
     pub(super) use super::{Kernels, Shape, compiled_for};
     pub(super) use crate::backend::host::store::Panel;
     pub(super) use crate::dtype::{Element, bf16, f16, with_element};

@@ -79,6 +79,31 @@ impl<S: Simd> Format<S> for Paired {
     }
 }
 
+/// Widens so many steps of a panel, into f32 that lie step by step.
+///
+/// # Safety
+/// As for [`super::Unpack`].
+#[inline(always)]
+pub(super) unsafe fn unpack<S: Lanes<f32>, F: Format<S>>(
+    panel: *const u8,
+    depth: usize,
+    to: *mut f32,
+) {
+    for k in 0..depth {
+        let pair = panel.wrapping_add(k / 2 * F::PAIR_BYTES);
+        for vector in 0..2 {
+            // SAFETY: the panel has this step, and the target a place for it.
+            unsafe {
+                let weights = match k % 2 {
+                    0 => F::weights::<false>(pair, vector),
+                    _ => F::weights::<true>(pair, vector),
+                };
+                S::store(to.add((2 * k + vector) * S::WIDTH), weights);
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As for [`super::Kernel`].
 #[inline(always)]
