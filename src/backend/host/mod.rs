@@ -141,6 +141,7 @@ impl Backend for Host {
     fn load(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<Weights, Error> {
         let before = before.map(packed).transpose()?;
         let region = Region::new(self.matrix_bytes(stock).fold(0, usize::saturating_add))?;
+        region.touch(&self.threads);
         let mut begin = 0;
         let mut slots = Vec::with_capacity(stock.contents.len());
         for (place, bytes) in self.matrix_bytes(stock).enumerate() {

@@ -1,6 +1,8 @@
 //! The memory of one commit's packed weights: whole huge pages where the system has them, since a
 //! decode step is bound by reading them, and reads a third faster through 2 MB pages.
 
+use super::tasks::Tasks;
+use super::threads::Threads;
 use crate::error::{Error, Status};
 use std::ops::Range;
 use std::ptr::{NonNull, null_mut};
@@ -13,6 +15,7 @@ const HUGE_PAGE: usize = 2 << 20;
 pub(super) struct Region {
     mapping: NonNull<u8>,
     mapped: usize,
+    bytes: usize,
     /// Where the first huge page begins.
     first: NonNull<u8>,
 }
@@ -50,7 +53,16 @@ impl Region {
         // SAFETY: within the mapping. Where the advice is not known, pages stay small.
         unsafe { libc::madvise(first.cast(), bytes, libc::MADV_HUGEPAGE) };
         let first = NonNull::new(first).ok_or_else(out_of_memory)?;
-        Ok(Arc::new(Self { mapping, mapped, first }))
+        Ok(Arc::new(Self { mapping, mapped, bytes, first }))
+    }
+
+    /// Lets the threads have the system clear the pages, a huge one each at a time. Left to who
+    /// packs, threads would wait for each other at the same page.
+    pub(super) fn touch(&self, threads: &Threads) {
+        threads.run_apart(self.bytes / HUGE_PAGE, &|tasks: &mut Tasks<'_>| {
+            // SAFETY: within the region, of which no part is written yet.
+            tasks.for_each(|page| unsafe { *self.first.as_ptr().add(page * HUGE_PAGE) = 0 });
+        });
     }
 }
 
