@@ -77,8 +77,42 @@ static void any_mix_gives_the_same_integers(void) {
     CHECK_OK(xqkv_context_destroy(context, &error));
 }
 
+/* 0x3f80 is 1 as bfloat16 and 1.875 as binary16; one buffer as both inputs of a call. */
+static void the_same_memory_may_be_rows_of_two_dtypes(void) {
+    if (on_cuda()) return;
+    const uint16_t row = 0x3f80;
+    const float one = 1;
+    float query = NAN, key = NAN, value = NAN;
+    xqkv_context *context = test_context(1);
+    xqkv_projection *projection = NULL;
+    xqkv_update *update = NULL;
+    xqkv_forward call;
+    xqkv_spec spec;
+    CHECK_OK(xqkv_spec_init(&spec, sizeof spec));
+    spec.layer_count = 1, spec.decoder_width = spec.encoder_width = 1;
+    spec.query_heads = spec.key_value_heads = spec.head_width = 1;
+    spec.weight_dtype = XQKV_DTYPE_F32;
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &projection, &error));
+    CHECK_OK(xqkv_update_begin(projection, &update, &error));
+    const xqkv_tensor weight = test_tensor(&one, 1, 1);
+    for (int part = QUERY; part <= VALUE; part++)
+        CHECK_OK(xqkv_update_put(update, 0, test_parts[part], XQKV_KIND_WEIGHT, &weight, &error));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    CHECK_OK(xqkv_forward_init(&call, sizeof call));
+    call.layer_count = 1;
+    call.decoder.data = call.encoder.data = &row, call.decoder.rows = call.encoder.rows = 1;
+    call.decoder.dtype = XQKV_DTYPE_F16, call.encoder.dtype = XQKV_DTYPE_BF16;
+    call.query.data = &query, call.key.data = &key, call.value.data = &value;
+    call.query.dtype = call.key.dtype = call.value.dtype = XQKV_DTYPE_F32;
+    CHECK_OK(run_forward(projection, &call, NULL, &error));
+    CHECK(query == 1.875f && key == 1 && value == 1);
+    CHECK_OK(xqkv_projection_destroy(projection, &error));
+    CHECK_OK(xqkv_context_destroy(context, &error));
+}
+
 int main(void) {
     names_and_sizes_are_known();
     any_mix_gives_the_same_integers();
+    the_same_memory_may_be_rows_of_two_dtypes();
     return check_done();
 }

@@ -139,6 +139,20 @@ fn ranks_with_a_simulated_gpu_each_are_joined_by_nccl() {
     }
 }
 
+#[test]
+fn the_environment_names_the_instruction_set() {
+    let info = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+        command.arg("info").env("XQKV_ISA", name).output().unwrap()
+    };
+    let forced = String::from_utf8(info("portable").stdout).unwrap();
+    assert!(forced.contains("XQKV_INSTRUCTION_SET_PORTABLE: in use"), "{forced}");
+    let refused = info("sse9");
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains("XQKV_ISA is \"sse9\""), "{words}");
+    assert!(words.contains("avx512_bf16, avx512, avx2, neon, portable"), "{words}");
+}
+
 /// Two ranks on one simulated GPU, which plays this version of NCCL.
 fn on_one_gpu(version: &str, enabled: &str, flags: &[&str]) -> Output {
     let library = simulator();

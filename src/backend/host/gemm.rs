@@ -12,29 +12,23 @@
 //!
 //! Nothing here changes the order in which one output's sum grows.
 
+use super::cut::Cut;
 use super::inputs::{Block, Held};
-use super::kernel::{Call, Family, Kernel, Kernels, MOST_LANES, Shape};
+use super::kernel::{Call, Family, Kernel, Kernels, Shape, Unpacked};
 use super::norm::Norm;
 use super::pack::PackedMatrix;
 use super::rows::RowTable;
-use super::scratch::{Scratch, TASK_ROWS, TASK_SUMS};
+use super::scratch::Scratch;
 use super::store::Store;
-use crate::backend::{MOST_NORM_WIDTH, Output};
+use crate::backend::Output;
 use crate::view::Rows;
 use std::ops::Range;
 
-/// Outputs of a task: whole multiples of this, so that few rows can take several panels at once.
-const LEAST_OUTPUTS: usize = 64;
-/// And at most this, unless a normed head is wider.
-const MOST_OUTPUTS: usize = 256;
 /// How far ahead weights are asked for that one kernel call goes along: the CPU's own guesses stop
 /// at each page of 4 KB.
 const DISTANCE: usize = 4096;
 /// Kernel calls on the same 16-bit weights from which widening them once is worth it.
 const WORTH_UNPACKING: usize = 5;
-/// Tasks for each thread, if there is so much to do: the last ones end at about the same time.
-const TASKS_EACH: usize = 16;
-const _: () = assert!(MOST_NORM_WIDTH + MOST_LANES <= TASK_SUMS);
 
 /// view[layer] = scale · norm(rows · matrixᵀ + bias), rounded once.
 pub(super) struct Product<'a> {
@@ -62,15 +56,6 @@ pub(super) struct Gemm<'a> {
 // SAFETY: the pointers are to rows that are only read and views of which each element is written
 // by one task; whoever calls `run_task` promises that they can be.
 unsafe impl Sync for Gemm<'_> {}
-
-/// What a product's tasks are.
-struct Cut {
-    /// Rows of a task; the last may have fewer.
-    rows: usize,
-    row_blocks: usize,
-    panels: usize,
-    chunks: usize,
-}
 
 /// What one task counted, kernel call by kernel call.
 #[derive(Default)]
@@ -122,7 +107,7 @@ impl<'a> Gemm<'a> {
     }
 
     pub(super) fn task_count(&self) -> usize {
-        self.cut.row_blocks * self.cut.chunks
+        self.cut.task_count()
     }
 
     pub(super) fn multiply_adds(&self) -> usize {
@@ -146,8 +131,7 @@ impl<'a> Gemm<'a> {
         held: &mut Held,
     ) -> Tally {
         let mut tally = Tally::default();
-        let rows = nth(index / self.cut.chunks, self.cut.rows, 0..self.rows.count());
-        let panels = nth(index % self.cut.chunks, self.cut.panels, self.panels.clone());
+        let (rows, panels) = self.cut.task(index, self.rows.count(), &self.panels);
         // SAFETY: passed on; the rows are the product's.
         let block = unsafe { held.hold(self, rows, scratch) };
         if block.rows > 0 {
@@ -159,6 +143,7 @@ impl<'a> Gemm<'a> {
         tally
     }
 
+    /// Stretch by stretch of the inner width, all panels of the task.
     unsafe fn multiply(
         &self,
         block: &Block,
@@ -166,8 +151,6 @@ impl<'a> Gemm<'a> {
         scratch: &mut Scratch,
         tally: &mut Tally,
     ) {
-        let (sums, widened) = (scratch.sums.as_mut_ptr().cast::<f32>(), scratch.panel.as_mut_ptr());
-        let many = self.family.unpacked.filter(|_| block.groups() >= WORTH_UNPACKING);
         let most = if block.groups() == 1 { self.family.shape(block.rows).wide_panels } else { 1 };
         for k in (0..self.matrix.inputs).step_by(block.depth) {
             let depth = block.depth.min(self.matrix.inputs - k);
@@ -179,30 +162,45 @@ impl<'a> Gemm<'a> {
                     _ => self.ahead(k + depth, panel + taken, panels, k),
                 };
                 let step = Step { k, depth, panel, panels: taken, ahead };
-                let sums = sums.wrapping_add((panel - panels.start) * self.panel_sums(block));
-                let mut weights = self.matrix.panel_at(panel, k);
-                if let Some(unpacked) = many {
-                    // SAFETY: the panel has these steps, and the scratch room for them.
-                    unsafe { (unpacked.unpack)(weights, depth, widened.cast()) };
-                    weights = widened;
-                }
-                let shape =
-                    |rows| many.map_or_else(|| self.family.shape(rows), |it| it.shape(rows));
-                // SAFETY: the panels are the matrix's, and the sums the task's.
-                unsafe { self.multiply_groups(block, &step, weights, shape, sums) };
+                // SAFETY: the panels are the task's.
+                unsafe { self.multiply_panels(block, &step, panel - panels.start, scratch) };
                 self.count(&step, block.rows, tally);
                 panel += taken;
             }
         }
     }
 
-    /// All rows of a block times the panels of a step.
+    /// All rows of a block times the panels of a step, of which the first is the task's `number`th.
+    unsafe fn multiply_panels(
+        &self,
+        block: &Block,
+        step: &Step,
+        number: usize,
+        scratch: &mut Scratch,
+    ) {
+        let sums = scratch.sums.as_mut_ptr().cast::<f32>();
+        let sums = sums.wrapping_add(number * self.panel_sums(block));
+        let weights = self.matrix.panel_at(step.panel, step.k);
+        match self.family.unpacked.filter(|_| block.groups() >= WORTH_UNPACKING) {
+            Some(Unpacked { unpack, shapes }) => {
+                let widened = scratch.panel.as_mut_ptr();
+                // SAFETY: the panel has these steps, and the scratch room for them.
+                unsafe { unpack(weights, step.depth, widened.cast()) };
+                // SAFETY: the sums are the task's.
+                unsafe { self.multiply_groups(block, step, widened, shapes, sums) };
+            }
+            // SAFETY: as above.
+            None => unsafe { self.multiply_groups(block, step, weights, self.family.shapes, sums) },
+        }
+    }
+
+    /// Some rows after the others, as many as a kernel takes.
     unsafe fn multiply_groups(
         &self,
         block: &Block,
         step: &Step,
         weights: *const u8,
-        shape: impl Fn(usize) -> Shape,
+        shapes: &[Shape],
         mut sums: *mut f32,
     ) {
         let group_bytes = self.matrix.bytes_of_steps(step.depth) / block.groups();
@@ -222,7 +220,7 @@ impl<'a> Gemm<'a> {
                 ahead_step: 2 * group_bytes / step.depth.max(2),
             };
             // SAFETY: the block has these rows, and the matrix these panels and steps.
-            unsafe { kernel_of(shape(rows), step.panels)(&call) };
+            unsafe { kernel_of(shapes[rows - 1], step.panels)(&call) };
             sums = sums.wrapping_add(rows * self.matrix.lanes);
             ahead = ahead.wrapping_add(group_bytes);
         }
@@ -275,35 +273,6 @@ impl<'a> Gemm<'a> {
     }
 }
 
-impl Cut {
-    /// `head` is how many panels a norm takes together.
-    fn new(
-        rows: usize,
-        panels: usize,
-        lanes: usize,
-        head: Option<usize>,
-        most_rows: usize,
-        threads: usize,
-    ) -> Self {
-        let head_rows = head.map_or(TASK_ROWS, |panels| TASK_SUMS / (panels * lanes));
-        let least_blocks = rows.div_ceil(TASK_ROWS.min(head_rows));
-        let outputs = (panels * lanes * least_blocks).div_ceil(TASKS_EACH * threads);
-        let outputs = outputs.next_multiple_of(LEAST_OUTPUTS).clamp(LEAST_OUTPUTS, MOST_OUTPUTS);
-        let chunk = head.unwrap_or(outputs / lanes);
-        let chunks = panels.div_ceil(chunk);
-        // Many threads that share few outputs share the rows as well.
-        let sought = (4 * threads).div_ceil(chunks.max(1)).min(rows / (2 * most_rows));
-        let block = rows.div_ceil(least_blocks.max(sought).max(1)).max(1);
-        Cut { rows: block, row_blocks: rows.div_ceil(block), panels: chunk, chunks }
-    }
-}
-
 fn kernel_of(shape: Shape, panels: usize) -> Kernel {
     if panels == shape.wide_panels { shape.wide } else { shape.single }
-}
-
-/// The n-th stretch of a length, the last of which may be shorter.
-fn nth(index: usize, length: usize, whole: Range<usize>) -> Range<usize> {
-    let begin = whole.start + index * length;
-    begin..whole.end.min(begin + length)
 }

@@ -36,7 +36,7 @@ pub(super) struct Held(Option<(Key, Block)>);
 
 #[derive(PartialEq)]
 struct Key {
-    table: [usize; 7],
+    table: [usize; 8],
     range: Range<usize>,
     inputs: usize,
 }
@@ -70,11 +70,7 @@ impl Block {
     fn new(gemm: &Gemm<'_>, rows: usize, first: *const u8) -> Self {
         let most_rows = gemm.family.most_rows();
         // A kernel that takes all rows reads its weights once, and goes along them.
-        let depth = match rows {
-            1 => gemm.matrix.inputs,
-            _ if rows <= most_rows => 2 * DEPTH,
-            _ => DEPTH,
-        };
+        let depth = if rows > most_rows { DEPTH } else { gemm.matrix.inputs };
         let (input_bytes, is_paired) = (gemm.family.input_bytes, gemm.family.is_paired);
         Block { first, rows, most_rows, depth, input_bytes, is_paired }
     }
@@ -112,7 +108,7 @@ impl Block {
                 let target = self.inputs(number, k, depth).cast_mut();
                 // SAFETY: passed on; the row has `depth` elements from here.
                 unsafe {
-                    let source = row.source.add(k * gemm.rows.element_bytes);
+                    let source = row.source.add(k * gemm.rows.dtype.bytes());
                     (gemm.family.widen)(source, target, depth);
                     self.pad(target, depth);
                 }

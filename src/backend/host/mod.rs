@@ -1,6 +1,7 @@
 //! The host backend: weights packed once, multiplied on a small pool of threads.
 
 mod aligned;
+mod cut;
 mod engine;
 mod gemm;
 mod indices;

@@ -1,6 +1,7 @@
 //! Which row of the input becomes which row of the view, and where that is, under row lists, slots
 //! and groups.
 
+use crate::dtype::Dtype;
 use crate::view::{Indices, Rows, View};
 use std::ops::Range;
 use std::ptr::{null, with_exposed_provenance};
@@ -27,7 +28,7 @@ impl Default for Row {
 pub(super) struct RowTable {
     first: *const u8,
     source_bytes: usize,
-    pub(super) element_bytes: usize,
+    pub(super) dtype: Dtype,
     count: usize,
     /// One index a row, or NULL.
     list: *const i64,
@@ -50,7 +51,7 @@ impl RowTable {
         RowTable {
             first: with_exposed_provenance(rows.address()),
             source_bytes: rows.row_stride() as usize * rows.dtype().bytes(),
-            element_bytes: rows.dtype().bytes(),
+            dtype: rows.dtype(),
             count: rows.count() as usize,
             list: integers(rows.list()),
             places: Places::new(view),
@@ -63,11 +64,11 @@ impl RowTable {
     }
 
     /// What the rows of a range depend on, within a job.
-    pub(super) fn key(&self) -> [usize; 7] {
-        let (places, list) = (&self.places, self.list.addr());
-        let source = [self.first.addr(), self.source_bytes, list];
-        let target = [places.slots.addr(), places.group_rows, places.group_bytes, places.row_bytes];
-        std::array::from_fn(|at| if at < 3 { source[at] } else { target[at - 3] })
+    pub(super) fn key(&self) -> [usize; 8] {
+        let Places { slots, group_rows, group_bytes, row_bytes } = self.places;
+        let (first, dtype) = (self.first.addr(), self.dtype as usize);
+        let (list, slots) = (self.list.addr(), slots.addr());
+        [first, self.source_bytes, dtype, list, slots, group_rows, group_bytes, row_bytes]
     }
 
     /// The rows of a range that are projected.

@@ -82,7 +82,7 @@ pub(super) struct Kernels {
 #[derive(Clone, Copy)]
 pub(super) struct Family {
     /// By the number of rows, from 1 on.
-    shapes: &'static [Shape],
+    pub(super) shapes: &'static [Shape],
     /// Bytes of an input in the form that the kernels multiply.
     pub(super) input_bytes: usize,
     pub(super) widen: Widen,
@@ -96,14 +96,7 @@ pub(super) struct Family {
 #[derive(Clone, Copy)]
 pub(super) struct Unpacked {
     pub(super) unpack: Unpack,
-    shapes: &'static [Shape],
-}
-
-impl Unpacked {
-    /// As for [`Family::shape`].
-    pub(super) fn shape(self, rows: usize) -> Shape {
-        self.shapes[rows - 1]
-    }
+    pub(super) shapes: &'static [Shape],
 }
 
 impl Kernels {
