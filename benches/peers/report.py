@@ -105,7 +105,7 @@ def plot(file: Path, title: str, measured: Measured, dtypes: list[str]) -> None:
         panel.scatter(range(len(BUCKETS)), TARGETS[dtype], marker="_", s=900, color="black", label="aim")
         panel.axhline(1, color="black", linewidth=0.8)
         panel.set(xticks=range(len(BUCKETS)), xticklabels=BUCKETS, ylabel=f"{dtype}: their time / ours")
-        panel.legend(fontsize=7, ncols=3)
+        panel.legend(fontsize=7, ncols=3, markerscale=0.3)
     figure.suptitle(title, fontsize=9)
     figure.tight_layout()
     figure.savefig(file)
