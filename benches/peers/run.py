@@ -18,7 +18,9 @@ import report
 import shapes
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ("xqkv", "torch linear", "torch prepacked", "onnxruntime", "openvino", "numpy")
+NAMES = (
+    "xqkv", "torch linear", "torch prepacked", "onnxruntime", "openvino", "onednn", "ctranslate2", "numpy",
+)  # fmt: skip
 
 
 class Peer:
@@ -102,7 +104,7 @@ def main() -> None:
     """Measures case by case, and writes what it has after each."""
     given = arguments()
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    title = f"{date}, {cpu()}, {given.threads} threads, {given.rounds} rounds"
+    title = f"{date}, {cpu()}, {given.threads} threads, {given.rounds} rounds, load {os.getloadavg()[0]:.1f} before"
     measured = []
     for case in shapes.cases(given.dtypes, given.rows, given.models):
         found = measure(case, given.threads, given.rounds)
