@@ -26,10 +26,10 @@ NAMES = (
 class Peer:
     """A candidate's process, stopped while it is another's turn: threads that look for work would take its CPU."""
 
-    def __init__(self, name: str, threads: int):
+    def __init__(self, name: str, threads: int, script: str = "worker.py"):
         variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         self.process = subprocess.Popen(
-            [sys.executable, str(FOLDER / "worker.py"), name, str(threads)], stdin=subprocess.PIPE,
+            [sys.executable, str(FOLDER / script), name, str(threads)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, env=os.environ | dict.fromkeys(variables, str(threads)),
         )  # fmt: skip
         self.reason = self.read().get("reason")
