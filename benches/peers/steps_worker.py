@@ -172,7 +172,8 @@ def error(step: Step, numbers: Numbers, found: list[np.ndarray]) -> float:
     for result, (part, weight, bias) in zip(found, numbers.parts(step), strict=False):
         rows = numbers.decoder if part == "QUERY" else numbers.encoder
         errors.append(over_bound(step.dtype, result, weight, bias, rows))
-    return max(errors)
+    # Not max(): it passes over what is not a number.
+    return float(np.max(errors))
 
 
 def sample(candidate: Any, order: dict) -> float:
