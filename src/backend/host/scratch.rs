@@ -7,6 +7,7 @@ use super::inputs::DEPTH;
 use super::kernel::MOST_LANES;
 use super::rows::Row;
 use crate::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Rows of a task: sums and inputs of so many stay in the second cache.
@@ -28,7 +29,12 @@ pub(super) struct Scratch {
 
 /// Some, one behind the other.
 #[derive(Default)]
-pub(super) struct Scratches(Mutex<Option<Box<Scratch>>>);
+pub(super) struct Scratches {
+    first: Mutex<Option<Box<Scratch>>>,
+    /// Changes with each turn at the lock, which orders those already: so the order is in code of
+    /// ours, where the thread sanitizer sees it; std's Mutex comes compiled without.
+    turns: AtomicUsize,
+}
 
 impl Scratch {
     fn new() -> Result<Box<Self>, Error> {
@@ -71,15 +77,25 @@ impl Scratches {
     }
 
     pub(super) fn pop(&self) -> Option<Box<Scratch>> {
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut scratch = first.take()?;
-        *first = scratch.next.take();
-        Some(scratch)
+        self.with_first(|first| {
+            let mut scratch = first.take()?;
+            *first = scratch.next.take();
+            Some(scratch)
+        })
     }
 
     pub(super) fn push(&self, mut scratch: Box<Scratch>) {
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        scratch.next = first.take();
-        *first = Some(scratch);
+        self.with_first(|first| {
+            scratch.next = first.take();
+            *first = Some(scratch);
+        });
+    }
+
+    fn with_first<T>(&self, body: impl FnOnce(&mut Option<Box<Scratch>>) -> T) -> T {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        self.turns.load(Ordering::Acquire);
+        let result = body(&mut first);
+        self.turns.fetch_add(1, Ordering::Release);
+        result
     }
 }
