@@ -6,7 +6,7 @@
 //! ```
 
 use super::gemm::Gemm;
-use super::rows::Row;
+use super::rows::{Row, RowTable};
 use super::scratch::Scratch;
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ pub(super) struct Held(Option<(Key, Block)>);
 
 #[derive(PartialEq)]
 struct Key {
-    table: [usize; 8],
+    table: RowTable,
     range: Range<usize>,
     inputs: usize,
 }
@@ -52,7 +52,7 @@ impl Held {
         range: Range<usize>,
         scratch: &mut Scratch,
     ) -> Block {
-        let key = Key { table: gemm.rows.key(), range, inputs: gemm.matrix.inputs };
+        let key = Key { table: gemm.rows.clone(), range, inputs: gemm.matrix.inputs };
         if let Some((_, block)) = self.0.as_ref().filter(|(held, _)| *held == key) {
             return *block;
         }

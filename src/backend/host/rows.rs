@@ -24,7 +24,8 @@ impl Default for Row {
     }
 }
 
-/// All rows of one product.
+/// All rows of one product. Equal ones have the same rows at the same places.
+#[derive(Clone, PartialEq)]
 pub(super) struct RowTable {
     first: *const u8,
     source_bytes: usize,
@@ -36,6 +37,7 @@ pub(super) struct RowTable {
 }
 
 /// Where a view's rows are.
+#[derive(Clone, PartialEq)]
 pub(super) struct Places {
     /// One place a row, or NULL.
     slots: *const i64,
@@ -61,14 +63,6 @@ impl RowTable {
     /// How many rows there are, those that slots leave out included.
     pub(super) fn count(&self) -> usize {
         self.count
-    }
-
-    /// What the rows of a range depend on, within a job.
-    pub(super) fn key(&self) -> [usize; 8] {
-        let Places { slots, group_rows, group_bytes, row_bytes } = self.places;
-        let (first, dtype) = (self.first.addr(), self.dtype as usize);
-        let (list, slots) = (self.list.addr(), slots.addr());
-        [first, self.source_bytes, dtype, list, slots, group_rows, group_bytes, row_bytes]
     }
 
     /// The rows of a range that are projected.
