@@ -13,8 +13,8 @@
 //! Nothing here changes the order in which one output's sum grows.
 
 use super::cut::Cut;
-use super::inputs::{Block, Held};
-use super::kernel::{Call, Family, Kernel, Kernels, Shape, Unpacked};
+use super::inputs::{self, Block, Held};
+use super::kernel::{Call, Family, Kernels, Shapes, Unpacked};
 use super::norm::Norm;
 use super::pack::PackedMatrix;
 use super::rows::RowTable;
@@ -94,7 +94,7 @@ impl<'a> Gemm<'a> {
                 panels.len(),
                 lanes,
                 head,
-                family.most_rows(),
+                family.shapes.most_rows(),
                 thread_count,
             ),
             rows,
@@ -116,8 +116,7 @@ impl<'a> Gemm<'a> {
 
     /// Bytes of a task's inputs.
     pub(super) fn input_bytes(&self) -> usize {
-        let row = self.matrix.inputs.saturating_mul(self.family.input_bytes);
-        self.cut.rows.saturating_mul(row.saturating_add(row / 4 + 128))
+        inputs::bytes_of(self.family, self.cut.rows, self.matrix.inputs)
     }
 
     /// Runs one of the product's tasks, in a scratch that holds rows of this job or none.
@@ -151,7 +150,8 @@ impl<'a> Gemm<'a> {
         scratch: &mut Scratch,
         tally: &mut Tally,
     ) {
-        let most = if block.groups() == 1 { self.family.shape(block.rows).wide_panels } else { 1 };
+        let shapes = self.family.shapes;
+        let most = if block.groups() == 1 { shapes.of(block.rows).wide_panels } else { 1 };
         for k in (0..self.matrix.inputs).step_by(block.depth) {
             let depth = block.depth.min(self.matrix.inputs - k);
             let mut panel = panels.start;
@@ -200,7 +200,7 @@ impl<'a> Gemm<'a> {
         block: &Block,
         step: &Step,
         weights: *const u8,
-        shapes: &[Shape],
+        shapes: Shapes,
         mut sums: *mut f32,
     ) {
         let group_bytes = self.matrix.bytes_of_steps(step.depth) / block.groups();
@@ -220,7 +220,7 @@ impl<'a> Gemm<'a> {
                 ahead_step: 2 * group_bytes / step.depth.max(2),
             };
             // SAFETY: the block has these rows, and the matrix these panels and steps.
-            unsafe { kernel_of(shapes[rows - 1], step.panels)(&call) };
+            unsafe { shapes.of(rows).kernel(step.panels)(&call) };
             sums = sums.wrapping_add(rows * self.matrix.lanes);
             ahead = ahead.wrapping_add(group_bytes);
         }
@@ -237,11 +237,10 @@ impl<'a> Gemm<'a> {
     }
 
     fn count(&self, step: &Step, rows: usize, tally: &mut Tally) {
+        let steps = self.family.steps(step.depth);
         for panel in step.panel..step.panel + step.panels {
             let real = self.matrix.outputs_of(panel).len();
             tally.multiply_adds += rows * step.depth * real;
-            let steps =
-                if self.family.is_paired { step.depth.next_multiple_of(2) } else { step.depth };
             tally.padding_multiply_adds += rows * (steps * self.matrix.lanes - step.depth * real);
         }
     }
@@ -271,8 +270,4 @@ impl<'a> Gemm<'a> {
             }
         }
     }
-}
-
-fn kernel_of(shape: Shape, panels: usize) -> Kernel {
-    if panels == shape.wide_panels { shape.wide } else { shape.single }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use super::gemm::Gemm;
+use super::kernel::Family;
 use super::rows::{Row, RowTable};
 use super::scratch::Scratch;
 use std::ops::Range;
@@ -21,12 +22,9 @@ const LINE: usize = 64;
 pub(super) struct Block {
     first: *const u8,
     pub(super) rows: usize,
-    /// Rows of one kernel call at most.
-    most_rows: usize,
     /// Steps from one stretch of the inner width to the next.
     pub(super) depth: usize,
-    input_bytes: usize,
-    is_paired: bool,
+    family: Family,
 }
 
 /// Which rows a scratch holds: those of the same range of the same table need not be brought again.
@@ -68,16 +66,15 @@ impl Held {
 
 impl Block {
     fn new(gemm: &Gemm<'_>, rows: usize, first: *const u8) -> Self {
-        let most_rows = gemm.family.most_rows();
+        let (family, inputs) = (gemm.family, gemm.matrix.inputs);
         // A kernel that takes all rows reads its weights once, and goes along them.
-        let depth = if rows > most_rows { DEPTH } else { gemm.matrix.inputs };
-        let (input_bytes, is_paired) = (gemm.family.input_bytes, gemm.family.is_paired);
-        Block { first, rows, most_rows, depth, input_bytes, is_paired }
+        let depth = if rows > family.shapes.most_rows() { DEPTH } else { inputs };
+        Block { first, rows, depth, family }
     }
 
     /// Kernel calls that take all rows.
     pub(super) fn groups(&self) -> usize {
-        self.rows.div_ceil(self.most_rows)
+        self.rows.div_ceil(self.family.shapes.most_rows())
     }
 
     /// The first row of a call and how many it takes: all as many, or one more.
@@ -88,8 +85,7 @@ impl Block {
 
     /// Bytes from one row to the next, where so many steps lie together.
     pub(super) fn stride(&self, depth: usize) -> usize {
-        let steps = if self.is_paired { depth.next_multiple_of(2) } else { depth };
-        steps * self.input_bytes + LINE
+        stride(self.family, depth)
     }
 
     /// A row's inputs from step `k` on, which begins a stretch.
@@ -109,7 +105,7 @@ impl Block {
                 // SAFETY: passed on; the row has `depth` elements from here.
                 unsafe {
                     let source = row.source.add(k * gemm.rows.dtype.bytes());
-                    (gemm.family.widen)(source, target, depth);
+                    (self.family.widen)(source, target, depth);
                     self.pad(target, depth);
                 }
             }
@@ -118,9 +114,19 @@ impl Block {
 
     /// Puts a zero behind an odd last step that is multiplied in a pair.
     unsafe fn pad(&self, row: *mut u8, depth: usize) {
-        if self.is_paired && depth % 2 == 1 {
-            // SAFETY: the stride has a place for it.
-            unsafe { row.add(depth * self.input_bytes).write_bytes(0, self.input_bytes) };
-        }
+        let (bytes, missing) = (self.family.input_bytes, self.family.steps(depth) - depth);
+        // SAFETY: the stride has a place for it.
+        unsafe { row.add(depth * bytes).write_bytes(0, missing * bytes) };
     }
+}
+
+/// Bytes from one row to the next, where so many steps lie together.
+fn stride(family: Family, depth: usize) -> usize {
+    family.steps(depth) * family.input_bytes + LINE
+}
+
+/// Bytes of so many rows at most, however they are cut.
+pub(super) fn bytes_of(family: Family, rows: usize, inputs: usize) -> usize {
+    let row = stride(family, inputs).saturating_add(inputs / DEPTH * LINE);
+    rows.saturating_mul(row)
 }

@@ -68,7 +68,7 @@ const fn shape<const ROWS: usize, const PANELS: usize>() -> Shape {
 }
 
 pub(super) const KERNELS: Kernels = Kernels {
-    dot: Some(&[
+    dot: Some(Shapes(&[
         shape::<1, 2>(),
         shape::<2, 2>(),
         shape::<3, 2>(),
@@ -81,6 +81,6 @@ pub(super) const KERNELS: Kernels = Kernels {
         shape::<10, 1>(),
         shape::<11, 1>(),
         shape::<12, 1>(),
-    ]),
+    ])),
     ..avx512f::KERNELS
 };

@@ -58,20 +58,24 @@ pub(super) type Write = unsafe fn(panel: &Panel<'_>, factor: f32, sums: *const f
 pub(super) struct Shape {
     /// Panels that `wide` takes at once, so that few rows have sums enough to add in parallel.
     pub(super) wide_panels: usize,
-    pub(super) wide: Kernel,
+    wide: Kernel,
     /// Takes one panel.
-    pub(super) single: Kernel,
+    single: Kernel,
 }
+
+/// The kernels by the number of rows, from 1 on.
+#[derive(Clone, Copy)]
+pub(super) struct Shapes(&'static [Shape]);
 
 /// All that is compiled for one instruction set.
 pub(super) struct Kernels {
     /// Outputs of one panel: two vectors.
     pub(super) lanes: usize,
-    f32: &'static [Shape],
-    f16: &'static [Shape],
-    bf16: &'static [Shape],
+    f32: Shapes,
+    f16: Shapes,
+    bf16: Shapes,
     /// 16-bit rows times 16-bit weights, two steps at once.
-    dot: Option<&'static [Shape]>,
+    dot: Option<Shapes>,
     widen: fn(Dtype) -> Widen,
     write: fn(Dtype, bool) -> Write,
     unpack_f16: Unpack,
@@ -81,13 +85,12 @@ pub(super) struct Kernels {
 /// The kernels for rows of one dtype and weights of one.
 #[derive(Clone, Copy)]
 pub(super) struct Family {
-    /// By the number of rows, from 1 on.
-    pub(super) shapes: &'static [Shape],
+    pub(super) shapes: Shapes,
     /// Bytes of an input in the form that the kernels multiply.
     pub(super) input_bytes: usize,
     pub(super) widen: Widen,
-    /// Whether an odd number of steps is padded by one.
-    pub(super) is_paired: bool,
+    /// Whether steps are multiplied in pairs.
+    is_paired: bool,
     /// What widens 16-bit weights, and the kernels that take them then.
     pub(super) unpacked: Option<Unpacked>,
 }
@@ -96,7 +99,7 @@ pub(super) struct Family {
 #[derive(Clone, Copy)]
 pub(super) struct Unpacked {
     pub(super) unpack: Unpack,
-    pub(super) shapes: &'static [Shape],
+    pub(super) shapes: Shapes,
 }
 
 impl Kernels {
@@ -122,15 +125,29 @@ impl Kernels {
     }
 }
 
-impl Family {
+impl Shapes {
     /// Most rows of one call.
     pub(super) fn most_rows(self) -> usize {
-        self.shapes.len()
+        self.0.len()
     }
 
     /// The kernels for so many rows, at least 1 and at most as many as there are.
-    pub(super) fn shape(self, rows: usize) -> Shape {
-        self.shapes[rows - 1]
+    pub(super) fn of(self, rows: usize) -> Shape {
+        self.0[rows - 1]
+    }
+}
+
+impl Shape {
+    /// The kernel that takes so many panels: one, or as many as the wide one does.
+    pub(super) fn kernel(self, panels: usize) -> Kernel {
+        if panels == self.wide_panels { self.wide } else { self.single }
+    }
+}
+
+impl Family {
+    /// Steps that a kernel multiplies where there are so many: an odd one is filled up to a pair.
+    pub(super) fn steps(self, depth: usize) -> usize {
+        if self.is_paired { depth.next_multiple_of(2) } else { depth }
     }
 }
 
@@ -187,12 +204,12 @@ macro_rules! compiled_for {
             unsafe { panel.write::<$simd, E, ADDS>(factor, sums, row.cast()) }
         }
 
-        const fn shapes<F: Format<$simd>>() -> &'static [Shape] {
-            const { &[$(Shape {
+        const fn shapes<F: Format<$simd>>() -> Shapes {
+            Shapes(const { &[$(Shape {
                 wide_panels: $panels,
                 wide: kernel::<F, $rows, $panels>,
                 single: kernel::<F, $rows, 1>,
-            }),+] }
+            }),+] })
         }
 
         pub(super) const KERNELS: Kernels = Kernels {
@@ -217,7 +234,7 @@ use compiled_for;
 mod prelude {
     pub(super) use super::simd::{self, Lanes, Simd};
     pub(super) use super::tile::{self, Call, Format, Paired, Straight};
-    pub(super) use super::{Kernels, Shape, compiled_for};
+    pub(super) use super::{Kernels, Shape, Shapes, compiled_for};
     pub(super) use crate::backend::host::store::Panel;
     pub(super) use crate::dtype::{Element, bf16, f16, with_element};
 }
