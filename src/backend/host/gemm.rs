@@ -18,7 +18,7 @@ use super::kernel::{Call, Family, Kernels, Shapes, Unpacked};
 use super::norm::Norm;
 use super::pack::PackedMatrix;
 use super::rows::RowTable;
-use super::scratch::Scratch;
+use super::scratch::{Scratch, TASK_ROWS};
 use super::store::Store;
 use crate::backend::Output;
 use crate::view::Rows;
@@ -257,16 +257,19 @@ impl<'a> Gemm<'a> {
         let at = |panel: usize, row: usize| {
             sums.wrapping_add((panel - panels.start) * self.panel_sums(block) + row * lanes)
         };
-        for (row, place) in scratch.rows[..block.rows].iter().enumerate() {
-            let factor = self.store.factor(panels.clone().map(|panel| {
+        let mut factors = [1.0; TASK_ROWS];
+        for (row, factor) in factors[..block.rows].iter_mut().enumerate() {
+            *factor = self.store.factor(panels.clone().map(|panel| {
                 // SAFETY: as many sums as a panel has lanes.
                 let sums = unsafe { std::slice::from_raw_parts(at(panel, row), lanes) };
                 (self.matrix.outputs_of(panel), sums)
             }));
-            for panel in panels.clone() {
-                let columns = self.store.panel(self.matrix.outputs_of(panel));
+        }
+        for panel in panels.clone() {
+            let columns = self.store.panel(self.matrix.outputs_of(panel));
+            for (row, place) in scratch.rows[..block.rows].iter().enumerate() {
                 // SAFETY: passed on; the row and the columns are the product's.
-                unsafe { columns.write_to(place.target, factor, at(panel, row)) };
+                unsafe { columns.write_to(place.target, factors[row], at(panel, row)) };
             }
         }
     }
