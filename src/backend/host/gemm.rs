@@ -119,7 +119,7 @@ impl<'a> Gemm<'a> {
         inputs::bytes_of(self.family, self.cut.rows, self.matrix.inputs)
     }
 
-    /// Runs one of the product's tasks, in a scratch that holds rows of this job or none.
+    /// Runs one of the product's tasks and counts it, in a scratch that holds rows of this job or none.
     ///
     /// # Safety
     /// As for [`crate::backend::Backend::run`].
@@ -128,18 +128,17 @@ impl<'a> Gemm<'a> {
         index: usize,
         scratch: &mut Scratch,
         held: &mut Held,
-    ) -> Tally {
-        let mut tally = Tally::default();
+        tally: &mut Tally,
+    ) {
         let (rows, panels) = self.cut.task(index, self.rows.count(), &self.panels);
         // SAFETY: passed on; the rows are the product's.
         let block = unsafe { held.hold(self, rows, scratch) };
         if block.rows > 0 {
             // SAFETY: the scratch has room for a task's sums and a panel.
-            unsafe { self.multiply(&block, &panels, scratch, &mut tally) };
+            unsafe { self.multiply(&block, &panels, scratch, tally) };
             // SAFETY: passed on; all sums were made.
             unsafe { self.write(scratch, &block, &panels) };
         }
-        tally
     }
 
     /// Stretch by stretch of the inner width, all panels of the task.

@@ -90,9 +90,7 @@ impl Host {
         let threads = Threads::start(thread_count, parallel_for)?;
         Ok(Self { threads, instruction_set, kernels, scratches: Scratches::default(), plan })
     }
-}
 
-impl Host {
     /// What a load takes for each place's matrix, whole cache lines.
     fn matrix_bytes(&self, stock: &Stock<'_>) -> impl Iterator<Item = usize> {
         let dtype = stock.form.dtype;

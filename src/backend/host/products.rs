@@ -155,10 +155,9 @@ impl<'a> Products<'a> {
             worker.current = self.resolve(index);
         }
         let Some((tasks, gemm)) = &worker.current else { return };
-        let (scratch, held) = (&mut worker.scratch, &mut worker.held);
+        let Worker { scratch, held, tally, .. } = worker;
         // SAFETY: passed on.
-        let tally = unsafe { gemm.run_task(index - tasks.start, scratch, held) };
-        worker.tally.add(&tally);
+        unsafe { gemm.run_task(index - tasks.start, scratch, held, tally) };
     }
 
     /// The product that a task belongs to, and its tasks. Layer by layer, so that the products of
@@ -192,13 +191,6 @@ impl<'a> Products<'a> {
             begin = tasks.end;
         }
         None
-    }
-}
-
-impl Tally {
-    fn add(&mut self, other: &Tally) {
-        self.multiply_adds += other.multiply_adds;
-        self.padding_multiply_adds += other.padding_multiply_adds;
     }
 }
 
