@@ -3,7 +3,7 @@
 
 mod arena;
 mod calls;
-mod elements;
+pub mod elements;
 mod finishes;
 mod group;
 mod layer;

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 /// Rounds of one measurement of arithmetic: about 2 ms.
 const ARITHMETIC_ROUNDS: usize = 400_000;
+/// Sums of a round: more than an addition takes in cycles on all units.
+const SUMS: usize = 12;
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Memory to read, and how many threads share it.
@@ -30,8 +32,12 @@ pub struct Necessary {
     pub multiply_adds: f64,
 }
 
-/// Makes `ARITHMETIC_ROUNDS` rounds of independent multiply-adds, and tells how many those were.
-type Arithmetic = fn() -> usize;
+/// Makes so many multiply-adds that wait for none of each other.
+#[derive(Clone, Copy)]
+struct Arithmetic {
+    run: fn(),
+    count: usize,
+}
 
 impl Floor {
     pub fn new(threads: usize, bytes: usize) -> Self {
@@ -46,10 +52,12 @@ impl Floor {
         let each = self.words.len().div_ceil(self.threads);
         let parts = self.words.chunks(each);
         let reading = seconds(parts.map(|part| move || _ = black_box(sum(part))));
-        let work = self.arithmetic;
-        let count = work() * self.threads;
-        let adding = seconds((0..self.threads).map(|_| move || _ = black_box(work())));
-        Rates { byte: reading / (8 * self.words.len()) as f64, multiply_add: adding / count as f64 }
+        let Arithmetic { run, count } = self.arithmetic;
+        let adding = seconds((0..self.threads).map(|_| run));
+        Rates {
+            byte: reading / (8 * self.words.len()) as f64,
+            multiply_add: adding / (count * self.threads) as f64,
+        }
     }
 }
 
@@ -91,47 +99,47 @@ fn sum(words: &[u64]) -> u64 {
 fn arithmetic() -> Arithmetic {
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the CPU has it.
-        || unsafe { avx512() }
+        Arithmetic { run: || unsafe { avx512() }, count: ARITHMETIC_ROUNDS * SUMS * 16 }
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // SAFETY: as above.
-        || unsafe { avx2() }
+        Arithmetic { run: || unsafe { avx2() }, count: ARITHMETIC_ROUNDS * SUMS * 8 }
     } else {
-        portable
+        PORTABLE
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn arithmetic() -> Arithmetic {
-    portable
+    PORTABLE
 }
 
-/// Twelve sums that wait for none of each other, in the vectors of one instruction set.
+/// Sums that wait for none of each other, in the vectors of one instruction set.
 macro_rules! sums {
-    ($name:ident, $features:literal, $vector:ty, $lanes:literal, $splat:ident, $add:ident) => {
+    ($name:ident, $features:literal, $vector:ty, $splat:ident, $add:ident) => {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
-        fn $name() -> usize {
+        fn $name() {
             use std::arch::x86_64::*;
-            let (factor, mut sums) = ($splat(black_box(0.999)), [$splat(1.0); 12]);
+            let (factor, mut sums) = ($splat(black_box(0.999)), [$splat(1.0); SUMS]);
             for _ in 0..ARITHMETIC_ROUNDS {
                 for sum in &mut sums {
                     *sum = $add(*sum, factor, factor);
                 }
             }
-            black_box::<[$vector; 12]>(sums);
-            ARITHMETIC_ROUNDS * 12 * $lanes
+            black_box::<[$vector; SUMS]>(sums);
         }
     };
 }
 
-sums!(avx2, "avx2,fma", __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps);
-sums!(avx512, "avx512f", __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps);
+sums!(avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps);
+sums!(avx512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps);
 
-fn portable() -> usize {
-    let (factor, mut sums) = (black_box(0.999_f32), [[1.0_f32; 4]; 12]);
+const PORTABLE: Arithmetic = Arithmetic { run: portable, count: ARITHMETIC_ROUNDS * SUMS * 4 };
+
+fn portable() {
+    let (factor, mut sums) = (black_box(0.999_f32), [[1.0_f32; 4]; SUMS]);
     for _ in 0..ARITHMETIC_ROUNDS {
         sums.iter_mut().flatten().for_each(|sum| *sum = *sum * factor + factor);
     }
     black_box(sums);
-    ARITHMETIC_ROUNDS * 48
 }

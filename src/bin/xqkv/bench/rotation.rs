@@ -5,13 +5,14 @@ use super::counters::Instructions;
 use super::floor::Necessary;
 use super::models::Shape;
 use super::{Arguments, Sample, Work, clock};
-use crate::library::{Context, Outcome, Projection, Update, balanced, call};
+use crate::library::{Context, Outcome, Projection, Update, balanced, call, cut};
 use crate::tensors::Tensor;
+use crate::verify::elements::Elements;
 use std::cell::Cell;
 use xqkv::capi::forward::xqkv_forward;
 use xqkv::capi::spec::xqkv_spec;
 use xqkv::capi::update::{KindChoice, PartChoice};
-use xqkv::dtype::{Dtype, Element, bf16, f16};
+use xqkv::dtype::Dtype;
 
 /// Layers, and memory for rows and results.
 pub struct Rotation {
@@ -40,30 +41,32 @@ impl Rotation {
         arguments: &Arguments,
     ) -> Outcome<Self> {
         let most_rows = arguments.rows.iter().copied().chain([shape.encoder_rows]).max();
-        let query_bytes = shape.decoder_width * shape.heads * shape.head_width / arguments.ranks;
-        let query_bytes = (query_bytes * dtype.bytes() as i64).max(1) as usize;
+        let one_layer = spec(shape, dtype, 1);
+        let options = balanced(&one_layer, 0, arguments.ranks)?;
+        let shard = cut(&one_layer, &options)?;
+        let columns = [shard.query_columns, shard.key_columns];
+        let query_bytes = (columns[0] * shape.decoder_width) as usize * dtype.bytes();
         let cold = clock::rotation_bytes().div_ceil(query_bytes) as i64;
         let layers = if arguments.warm { 1 } else { cold };
         let at_once = if arguments.layers_at_once { shape.layers } else { 1 };
         let spec = spec(shape, dtype, layers.max(at_once));
-        let options = balanced(&spec, 0, arguments.ranks)?;
-        let mut packed_ratio = 1.0;
+        let mut packed_bytes = 0;
         let has_workaround = arguments.workaround && shape.decoder_width == shape.encoder_width;
         let full = if has_workaround { layers.max(at_once) } else { at_once };
         let projection = Projection::load(context, &spec, &options, |update| {
             fill(update, shape, spec.layer_count, full)?;
-            packed_ratio =
-                packed_ratio_of(update, shape, dtype, arguments.ranks, spec.layer_count, full)?;
+            packed_bytes = update.commit_bytes()?;
             Ok(())
         })?;
-        let shard = projection.shard()?;
-        let columns = [shard.query_columns, shard.key_columns];
+        let query = spec.layer_count * columns[0] * shape.decoder_width;
+        let key_value = 2 * full * columns[1] * shape.encoder_width;
+        let necessary = (query + key_value) * dtype.bytes() as i64;
         let rows = most_rows.unwrap_or(1).max(1);
         let bytes = |columns: i64| vec![0xff; (rows * columns * at_once) as usize * dtype.bytes()];
         let width = shape.decoder_width.max(shape.encoder_width);
         Ok(Rotation {
             results: [bytes(columns[0]), bytes(columns[1]), bytes(columns[1])],
-            rows: numbers((rows * width) as usize, dtype),
+            rows: Elements::rounded(&random(rows as usize, width as usize), dtype).bytes,
             shape: shape.clone(),
             dtype,
             projection,
@@ -71,7 +74,7 @@ impl Rotation {
             at_once,
             next: Cell::new(0),
             columns,
-            packed_ratio,
+            packed_ratio: packed_bytes as f64 / necessary as f64,
             has_workaround,
         })
     }
@@ -165,32 +168,15 @@ fn fill(update: &Update, shape: &Shape, layers: i64, full: i64) -> Outcome<()> {
     let parts = [PartChoice::Query, PartChoice::Key, PartChoice::Value];
     for (at, part) in parts.into_iter().enumerate() {
         let rows = (heads[at] * shape.head_width) as usize;
-        let elements = random(rows * widths[at] as usize);
-        let weight = Tensor { rows, elements };
+        let weight = random(rows, widths[at] as usize);
         let count = if at == 0 { layers } else { full };
         (0..count).try_for_each(|layer| update.put(layer, part, KindChoice::Weight, &weight))?;
     }
     Ok(())
 }
 
-/// What a commit would take, over the weights that it packs.
-fn packed_ratio_of(
-    update: &Update,
-    shape: &Shape,
-    dtype: Dtype,
-    ranks: i64,
-    layers: i64,
-    full: i64,
-) -> Outcome<f64> {
-    let shared = |heads: i64| (heads + ranks - 1) / ranks * shape.head_width;
-    let query = layers * shared(shape.heads) * shape.decoder_width;
-    let key_value = 2 * full * shared(shape.key_value_heads) * shape.encoder_width;
-    let bytes = (query + key_value) as f64 * dtype.bytes() as f64;
-    Ok(update.commit_bytes()? as f64 / bytes)
-}
-
 /// Numbers in [-1/16, 1/16), the same in every run.
-fn random(count: usize) -> Vec<f32> {
+fn random(rows: usize, columns: usize) -> Tensor {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -198,17 +184,5 @@ fn random(count: usize) -> Vec<f32> {
         state ^= state << 17;
         ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) / 16.0
     };
-    (0..count).map(|_| next()).collect()
-}
-
-fn numbers(count: usize, dtype: Dtype) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(count * dtype.bytes());
-    for number in random(count) {
-        match dtype {
-            Dtype::F32 => number.append_to(&mut bytes),
-            Dtype::F16 => f16::round(number).append_to(&mut bytes),
-            Dtype::Bf16 => bf16::round(number).append_to(&mut bytes),
-        }
-    }
-    bytes
+    Tensor { rows, elements: (0..rows * columns).map(|_| next()).collect() }
 }
