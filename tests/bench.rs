@@ -79,12 +79,15 @@ fn tables_have_a_line_for_each_case_and_the_plot_is_svg() {
 fn the_workaround_is_timed_where_both_sides_are_as_wide() {
     let square =
         ["bench", "--shape", "64,64,2,2,32,30,3", "--rows", "1", "--warm", "--seconds", "0"];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
-    let output = command.args(square).args(["--workaround", "--output", "json"]).output().unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let cases = report["cases"].as_array().unwrap();
-    assert!(cases.iter().all(|case| case["workaround_over_ours"].as_f64().unwrap() > 0.0));
-    assert_eq!(cases.len(), 6);
+    for layers in [&[][..], &["--layers-at-once"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xqkv"));
+        command.args(square).args(["--workaround", "--output", "json"]).args(layers);
+        let output = command.output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let cases = report["cases"].as_array().unwrap();
+        assert!(cases.iter().all(|case| case["workaround_over_ours"].as_f64().unwrap() > 0.0));
+        assert_eq!(cases.len(), 6);
+    }
 }
 
 #[test]

@@ -109,24 +109,36 @@ impl Rotation {
     }
 
     fn run(&self, work: Work, is_workaround: bool) -> Outcome<()> {
-        let mut forward = call(0);
-        forward.layer_count = 1;
         match work {
             Work::Decode { rows } => {
-                forward.layer = self.next.replace((self.next.get() + 1) % self.layers);
-                self.decode(&mut forward, rows);
-                if is_workaround {
-                    self.prefill(&mut forward, rows);
-                }
+                let layer = self.next.replace((self.next.get() + 1) % self.layers);
+                self.forward(layer, 1, |forward| {
+                    self.decode(forward, rows);
+                    if is_workaround {
+                        self.prefill(forward, rows);
+                    }
+                })
             }
             Work::Prefill { rows } => {
-                forward.layer_count = self.at_once;
-                self.prefill(&mut forward, rows);
-                if is_workaround {
-                    self.decode(&mut forward, rows);
-                }
+                self.forward(0, self.at_once, |forward| self.prefill(forward, rows))?;
+                // Decoder rows belong to one layer, so Q of all rows takes a call for each.
+                let wasted = if is_workaround { self.at_once } else { 0 };
+                (0..wasted).try_for_each(|layer| {
+                    self.forward(layer, 1, |forward| self.decode(forward, rows))
+                })
             }
         }
+    }
+
+    fn forward(
+        &self,
+        layer: i64,
+        layer_count: i64,
+        fill: impl FnOnce(&mut xqkv_forward),
+    ) -> Outcome<()> {
+        let mut forward = call(layer);
+        forward.layer_count = layer_count;
+        fill(&mut forward);
         // SAFETY: rows and results for the most rows of any work.
         unsafe { self.projection.forward(&forward) }.map(drop)
     }
