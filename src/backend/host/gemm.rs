@@ -119,7 +119,8 @@ impl<'a> Gemm<'a> {
         inputs::bytes_of(self.family, self.cut.rows, self.matrix.inputs)
     }
 
-    /// Runs one of the product's tasks and counts it, in a scratch that holds rows of this job or none.
+    /// Runs one of the product's tasks and counts it, in a scratch that holds rows of this job or
+    /// none.
     ///
     /// # Safety
     /// As for [`crate::backend::Backend::run`].
