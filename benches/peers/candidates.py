@@ -28,9 +28,7 @@ class Xqkv:
 
     def prepare(self, case: Case, weight: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> None:
         """Packs the weights of all copies, as layers of one projection."""
-        from xqkv import _abi, _library
-
-        dtype = getattr(self.xqkv.Dtype, case.dtype.upper())
+        dtype = self.dtype_of(case.dtype)
         # A prefill's K and V are halves of the same matrix.
         heads = case.outputs // 64 // (2 if case.is_prefill else 1)
         spec = self.xqkv.Spec(
@@ -49,22 +47,39 @@ class Xqkv:
                     update.put(layer, put, vector, kind=self.xqkv.Kind.BIAS)
         self.case, self.rows = case, to_bits(rows, case.dtype)
         self.results = [np.zeros((case.rows, case.outputs // len(parts)), self.rows.dtype) for _ in parts]
-        self.call = _library.initialised(_abi.xqkv_forward)
-        self.call.layer_count = 1
-        side = self.call.encoder if case.is_prefill else self.call.decoder
-        side.data, side.rows, side.dtype = self.rows.ctypes.data, case.rows, dtype
-        views = (self.call.key, self.call.value) if case.is_prefill else (self.call.query,)
-        for view, result in zip(views, self.results, strict=True):
-            view.data, view.dtype = result.ctypes.data, dtype
-        self.error = _abi.xqkv_error()
-        self.function = _library.LIBRARY.xqkv_projection_forward
-        self.arguments = (self.projection.handle, ctypes.byref(self.call), None, ctypes.byref(self.error))
+        side = "encoder" if case.is_prefill else "decoder"
+        outputs = dict(zip(("key", "value") if case.is_prefill else ("query",), self.results, strict=True))
+        self.call = self.call_of(side, self.rows, outputs, dtype)
+
+    def dtype_of(self, name: str) -> int:
+        """The library's number of it."""
+        return getattr(self.xqkv.Dtype, name.upper())
+
+    def call_of(self, side: str, rows: np.ndarray, outputs: dict[str, np.ndarray], dtype: int) -> Any:
+        """The struct of a call of one layer, and what it takes to make it."""
+        from xqkv import _abi, _library
+
+        self.function, self.error = _library.LIBRARY.xqkv_projection_forward, _abi.xqkv_error()
+        call = _library.initialised(_abi.xqkv_forward)
+        call.layer_count = 1
+        given = getattr(call, side)
+        given.data, given.rows, given.dtype = rows.ctypes.data, len(rows), dtype
+        for name, output in outputs.items():
+            view = getattr(call, name)
+            view.data, view.dtype = output.ctypes.data, dtype
+            if output.ndim == 3:
+                view.layer_stride = output.strides[0] // output.itemsize
+        return call
+
+    def forward(self, call: Any) -> None:
+        """Makes a call."""
+        if self.function(self.projection.handle, ctypes.byref(call), None, ctypes.byref(self.error)):
+            raise RuntimeError(self.error.message)
 
     def run(self, copy: int) -> None:
         """One call."""
         self.call.layer = copy
-        if self.function(*self.arguments):
-            raise RuntimeError(self.error.message)
+        self.forward(self.call)
 
     def result(self) -> np.ndarray:
         """What the last call wrote, in f32."""
@@ -86,10 +101,14 @@ class Torch:
     def prepare(self, case: Case, weight: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> None:
         """Makes the tensors."""
         torch = self.torch
-        self.dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[case.dtype]
+        self.dtype = self.dtype_of(case.dtype)
         one = torch.from_numpy(weight).to(self.dtype)
         self.weights = [self.packed(case, one.clone()) for _ in range(case.copies)]
         self.bias, self.rows = torch.from_numpy(bias).to(self.dtype), torch.from_numpy(rows).to(self.dtype)
+
+    def dtype_of(self, name: str) -> Any:
+        """Torch's name of it."""
+        return {"f32": self.torch.float32, "f16": self.torch.float16, "bf16": self.torch.bfloat16}[name]
 
     def packed(self, _: Case, weight: Any) -> Any:
         """The weight as it is multiplied."""

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from candidates import Unsupported, from_bits, to_bits
+from candidates import Numpy, Unsupported, from_bits, to_bits
 from shapes import Case
 
 # Of dnnl_types.h: dnnl_data_type_t, and the status of what a CPU cannot do.
@@ -50,10 +50,9 @@ class OneDnn:
         return from_bits(self.last, self.case.dtype)
 
 
-class CTranslate2:
+class CTranslate2(Numpy):
     """Its float product, which its layers call; the bias, a step of its own there, is not timed."""
 
-    products = 1
     SYMBOL = "_ZN11ctranslate210primitivesILNS_6DeviceE0EE4gemmIffEEvbbbblllfPKT_lS6_lfPT0_lPKS7_"
 
     def __init__(self, threads: int):
@@ -69,9 +68,7 @@ class CTranslate2:
         """Copies the weights and makes the arguments."""
         if case.dtype != "f32":
             raise Unsupported(f"CTranslate2's CPU has no {case.dtype} product")
-        self.weights = [weight.copy() for _ in range(case.copies)]
-        self.rows, self.bias = rows, bias
-        self.last = np.zeros((case.rows, case.outputs), np.float32)
+        super().prepare(case, weight, bias, rows)
         self.arguments = [self.arguments_of(case, matrix) for matrix in self.weights]
 
     def arguments_of(self, case: Case, weight: np.ndarray) -> tuple:

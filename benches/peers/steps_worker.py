@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import statistics
 import sys
@@ -68,8 +67,9 @@ class Ours(Xqkv):
         self.query = np.zeros((step.decoder_rows, model.query_columns), kind)
         shape = (model.layers, model.encoder_rows, model.key_columns) if step.is_prefill else (0,)
         self.key, self.value = np.zeros(shape, kind), np.zeros(shape, kind)
-        self.of_layer = self.call_of("decoder", self.kept[0], {"query": self.query})
-        self.of_all = self.call_of("encoder", self.kept[1], {"key": self.key, "value": self.value})
+        dtype = self.dtype_of(step.dtype)
+        self.of_layer = self.call_of("decoder", self.kept[0], {"query": self.query}, dtype)
+        self.of_all = self.call_of("encoder", self.kept[1], {"key": self.key, "value": self.value}, dtype)
         self.of_all.layer_count = model.layers
 
     def layers(self, step: Step, numbers: Numbers) -> None:
@@ -78,7 +78,7 @@ class Ours(Xqkv):
         spec = of.Spec(
             layer_count=model.layers, decoder_width=model.width, encoder_width=model.width,
             query_heads=model.query_columns // 64, key_value_heads=model.key_columns // 64, head_width=64,
-            weight_dtype=getattr(of.Dtype, step.dtype.upper()), query_bias=True, key_bias=True, value_bias=True,
+            weight_dtype=self.dtype_of(step.dtype), query_bias=True, key_bias=True, value_bias=True,
         )  # fmt: skip
         self.projection = of.Projection(self.context, spec)
         with self.projection.update() as update:
@@ -86,28 +86,6 @@ class Ours(Xqkv):
                 for part, weight, bias in numbers.parts(step):
                     update.put(layer, getattr(of.Part, part), weight, convert=True)
                     update.put(layer, getattr(of.Part, part), bias, kind=of.Kind.BIAS)
-
-    def call_of(self, side: str, rows: np.ndarray, outputs: dict[str, np.ndarray]) -> Any:
-        """The struct of a call."""
-        from xqkv import _abi, _library
-
-        self.function, self.error = _library.LIBRARY.xqkv_projection_forward, _abi.xqkv_error()
-        dtype = getattr(self.xqkv.Dtype, self.step.dtype.upper())
-        call = _library.initialised(_abi.xqkv_forward)
-        call.layer_count = 1
-        given = getattr(call, side)
-        given.data, given.rows, given.dtype = rows.ctypes.data, len(rows), dtype
-        for name, output in outputs.items():
-            view = getattr(call, name)
-            view.data, view.dtype = output.ctypes.data, dtype
-            if output.ndim == 3:
-                view.layer_stride = output.strides[0] // output.itemsize
-        return call
-
-    def forward(self, call: Any) -> None:
-        """One of them."""
-        if self.function(self.projection.handle, ctypes.byref(call), None, ctypes.byref(self.error)):
-            raise RuntimeError(self.error.message)
 
     def run_step(self, way: str) -> None:
         """There is one way."""
@@ -131,7 +109,7 @@ class TorchSteps(Torch):
         """Makes the tensors; both ways use the same ones."""
         torch = self.torch
         self.step = step
-        dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[step.dtype]
+        dtype = self.dtype_of(step.dtype)
         made = [torch.from_numpy(array).to(dtype) for array in vars(numbers).values()]
         weight, self.bias, self.decoder, self.encoder = made
         self.weights = [weight.clone() for _ in range(step.model.layers)]
