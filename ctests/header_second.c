@@ -352,6 +352,7 @@ int header_second(void) {
     bad += XQKV_DTYPE_F32 != 1;
     bad += XQKV_DTYPE_F16 != 2;
     bad += XQKV_DTYPE_BF16 != 3;
+    bad += XQKV_DTYPE_INT8 != 4;
     bad += XQKV_LOG_LEVEL_ERROR != 1;
     bad += XQKV_LOG_LEVEL_WARNING != 2;
     bad += XQKV_LOG_LEVEL_INFO != 3;

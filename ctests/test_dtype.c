@@ -2,10 +2,10 @@
 #include "fixture.h"
 
 static void names_and_sizes_are_known(void) {
-    static const char *names[] = {NULL, "XQKV_DTYPE_F32", "XQKV_DTYPE_F16", "XQKV_DTYPE_BF16"};
-    static const int unknown[] = {0, 4, -1, INT32_MIN, INT32_MAX};
-    for (int dtype = XQKV_DTYPE_F32; dtype <= XQKV_DTYPE_BF16; dtype++) {
-        CHECK(xqkv_dtype_bytes(dtype) == (dtype == XQKV_DTYPE_F32 ? 4 : 2));
+    static const char *names[] = {NULL, "XQKV_DTYPE_F32", "XQKV_DTYPE_F16", "XQKV_DTYPE_BF16", "XQKV_DTYPE_INT8"};
+    static const int bytes[] = {0, 4, 2, 2, 1}, unknown[] = {0, 5, -1, INT32_MIN, INT32_MAX};
+    for (int dtype = XQKV_DTYPE_F32; dtype <= XQKV_DTYPE_INT8; dtype++) {
+        CHECK(xqkv_dtype_bytes(dtype) == bytes[dtype]);
         CHECK(strcmp(xqkv_dtype_name(dtype), names[dtype]) == 0);
     }
     for (size_t at = 0; at < sizeof unknown / sizeof *unknown; at++)

@@ -62,12 +62,16 @@ static void a_norm_needs_an_epsilon_above_0(void) {
     for (spec.norm_rounds_first = 0; spec.norm_rounds_first < 2; spec.norm_rounds_first++)
         CHECK_OK(xqkv_spec_check(&spec, &error));
     CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "norm_rounds_first", xqkv_spec_check(&spec, &error));
+    spec.norm_rounds_first = 1, spec.weight_dtype = XQKV_DTYPE_INT8;
+    CHECK_REFUSED(XQKV_STATUS_INVALID_ARGUMENT, "no rounding to XQKV_DTYPE_INT8", xqkv_spec_check(&spec, &error));
+    spec.decoder_width = (INT64_C(1) << 17) + 1;
+    CHECK_REFUSED(XQKV_STATUS_NOT_SUPPORTED, "131072", xqkv_spec_check(&spec, &error));
 }
 
 static void flags_enums_and_scales_are_checked(void) {
     REFUSED(weight_dtype, 0, XQKV_STATUS_INVALID_ENUM, "weight_dtype");
     REFUSED(weight_dtype, INT32_MIN, XQKV_STATUS_INVALID_ENUM, "weight_dtype is -2147483648");
-    REFUSED(weight_dtype, 4, XQKV_STATUS_INVALID_ENUM, "XQKV_DTYPE_BF16");
+    REFUSED(weight_dtype, 5, XQKV_STATUS_INVALID_ENUM, "XQKV_DTYPE_BF16");
     REFUSED(query_bias, 2, XQKV_STATUS_INVALID_ARGUMENT, "query_bias");
     REFUSED(key_bias, -1, XQKV_STATUS_INVALID_ARGUMENT, "key_bias");
     REFUSED(value_bias, 7, XQKV_STATUS_INVALID_ARGUMENT, "value_bias");

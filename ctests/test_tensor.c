@@ -119,10 +119,11 @@ static void bad_tensors_are_refused_and_the_update_goes_on(void) {
     REFUSED(memory, 5, XQKV_STATUS_INVALID_ENUM, "memory");
     REFUSED(ownership, XQKV_OWNERSHIP_BORROW, XQKV_STATUS_NOT_SUPPORTED, "XQKV_OWNERSHIP_COPY");
     REFUSED(ownership, 5, XQKV_STATUS_INVALID_ENUM, "ownership");
-    REFUSED(scale, &something, XQKV_STATUS_NOT_SUPPORTED, "scale");
-    REFUSED(scale_dtype, XQKV_DTYPE_F32, XQKV_STATUS_NOT_SUPPORTED, "scale");
-    REFUSED(scale_block_rows, 32, XQKV_STATUS_NOT_SUPPORTED, "scale");
-    REFUSED(scale_block_columns, 32, XQKV_STATUS_NOT_SUPPORTED, "scale");
+    REFUSED(scale, &something, XQKV_STATUS_INVALID_ARGUMENT, "scale");
+    REFUSED(scale_dtype, XQKV_DTYPE_F32, XQKV_STATUS_INVALID_ARGUMENT, "scale");
+    REFUSED(scale_block_rows, 32, XQKV_STATUS_INVALID_ARGUMENT, "scale");
+    REFUSED(scale_block_columns, 32, XQKV_STATUS_INVALID_ARGUMENT, "scale");
+    REFUSED(dtype, XQKV_DTYPE_INT8, XQKV_STATUS_INVALID_ARGUMENT, "scale_block_rows");
     REFUSED(reserved, 1, XQKV_STATUS_INVALID_ARGUMENT, "reserved");
     check_layer(projection);
 }
@@ -185,6 +186,81 @@ static void an_empty_shard_needs_no_data(const xqkv_context *context) {
     CHECK_OK(xqkv_projection_destroy(empty, &error));
 }
 
+/* Integers with a scale for each two outputs. A row whose largest magnitude is 127 is its own integers. */
+static const int8_t integers[12][DECODER_WIDTH] = {{1, -2, 3, -128, 127}, {[11 % DECODER_WIDTH] = 7}, {-1, -1, 5}};
+static const float scales[6] = {0.5f, 2, 1, 4, 0.25f, 8};
+static const float integer_rows[2][DECODER_WIDTH] = {{127, -3, 5, 100, -127}, {0, 1, -127, 64, 2}};
+
+static xqkv_tensor integer_tensor(void) {
+    xqkv_tensor tensor = test_tensor(integers, 12, DECODER_WIDTH);
+    tensor.dtype = XQKV_DTYPE_INT8, tensor.scale = scales, tensor.scale_dtype = XQKV_DTYPE_F32;
+    tensor.scale_block_rows = 2, tensor.scale_block_columns = DECODER_WIDTH;
+    return tensor;
+}
+
+#define REFUSED_INTEGERS(changes, status, word)                                                                      \
+    do {                                                                                                            \
+        xqkv_tensor tensor = integer_tensor();                                                                      \
+        changes;                                                                                                    \
+        CHECK_REFUSED((status), (word),                                                                             \
+                      xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));              \
+    } while (0)
+
+static void bad_integers_are_refused(xqkv_update *update) {
+    float weight[12 * DECODER_WIDTH] = {NAN};
+    xqkv_tensor bias = integer_tensor();
+    REFUSED_INTEGERS(tensor.scale = NULL, XQKV_STATUS_NULL_ARGUMENT, "tensor.scale");
+    REFUSED_INTEGERS(tensor.scale_dtype = 0, XQKV_STATUS_INVALID_ENUM, "scale_dtype");
+    REFUSED_INTEGERS(tensor.scale_dtype = XQKV_DTYPE_INT8, XQKV_STATUS_INVALID_ENUM, "scale_dtype");
+    REFUSED_INTEGERS(tensor.scale_block_rows = 0, XQKV_STATUS_INVALID_ARGUMENT, "scale_block_rows is 0");
+    REFUSED_INTEGERS(tensor.scale_block_columns = -1, XQKV_STATUS_INVALID_ARGUMENT, "scale_block_columns -1");
+    REFUSED_INTEGERS(tensor.scale_block_columns = 2, XQKV_STATUS_NOT_SUPPORTED, "whole rows");
+    REFUSED_INTEGERS(tensor = test_tensor(weight, 12, DECODER_WIDTH), XQKV_STATUS_INVALID_DTYPE, "convert");
+    REFUSED_INTEGERS((tensor = test_tensor(weight, 12, DECODER_WIDTH), tensor.convert = 1), XQKV_STATUS_INVALID_ARGUMENT,
+                     "not a number");
+    bias.columns = 1;
+    CHECK_REFUSED(XQKV_STATUS_INVALID_DTYPE, "bias is XQKV_DTYPE_INT8",
+                  xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_BIAS, &bias, &error));
+}
+
+static void integers_are_multiplied_exactly(const xqkv_projection *checked) {
+    static outputs out;
+    xqkv_forward call = test_call(&out, 2, 0);
+    poison(&out);
+    call.decoder.data = integer_rows;
+    CHECK_OK(run_forward(checked, &call, NULL, &error));
+    for (int row = 0; row < 2; row++)
+        for (int output = 0; output < 12; output++) {
+            float sum = 0;
+            for (int input = 0; input < DECODER_WIDTH; input++) sum += integers[output][input] * integer_rows[row][input];
+            CHECK(out.parts[QUERY][row * 12 + output] == sum * scales[output / 2] + test_bias(QUERY, output));
+        }
+    call = test_call(&out, 2, 0);
+    call.decoder.dtype = XQKV_DTYPE_INT8;
+    CHECK_REFUSED(XQKV_STATUS_INVALID_ENUM, "decoder.dtype", run_forward(checked, &call, NULL, &error));
+}
+
+static void weights_of_integers_have_scales(const xqkv_context *context) {
+    xqkv_spec spec = test_spec();
+    xqkv_projection *made = NULL;
+    xqkv_update *update = NULL;
+    spec.weight_dtype = XQKV_DTYPE_INT8, spec.layer_count = 1;
+    if (on_cuda()) {
+        CHECK_REFUSED(XQKV_STATUS_NOT_SUPPORTED, "only the host",
+                      xqkv_projection_create(context, &spec, NULL, &made, &error));
+        return;
+    }
+    CHECK_OK(xqkv_projection_create(context, &spec, NULL, &made, &error));
+    CHECK_OK(xqkv_update_begin(made, &update, &error));
+    bad_integers_are_refused(update);
+    xqkv_tensor tensor = integer_tensor();
+    CHECK_OK(xqkv_update_put(update, 0, XQKV_PART_QUERY, XQKV_KIND_WEIGHT, &tensor, &error));
+    CHECK_OK(put_bias(update, 0, QUERY));
+    CHECK_OK(xqkv_update_commit(update, NULL, &error));
+    integers_are_multiplied_exactly(made);
+    CHECK_OK(xqkv_projection_destroy(made, &error));
+}
+
 int main(void) {
     xqkv_context *context = test_context(1);
     projection = test_projection(context, NULL);
@@ -195,6 +271,7 @@ int main(void) {
     sizes_are_refused_and_the_update_goes_on();
     a_strided_bias_and_three_fused_weights_are_cut_right(context);
     an_empty_shard_needs_no_data(context);
+    weights_of_integers_have_scales(context);
     CHECK(xqkv_tensor_init(NULL, sizeof(xqkv_tensor)) == XQKV_STATUS_NULL_ARGUMENT);
     CHECK_OK(xqkv_projection_destroy(projection, &error));
     CHECK_OK(xqkv_context_destroy(context, &error));

@@ -297,7 +297,7 @@ typedef int32_t xqkv_effect;
 #endif // __cplusplus
 
 /**
- * The type of an element in memory. Zero is not a dtype, so that a forgotten one is found.
+ * The type of elements in memory. Zero is not a dtype, so that a forgotten one is found.
  */
 enum xqkv_dtype
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -316,6 +316,11 @@ enum xqkv_dtype
    * bfloat16: the upper half of a binary32.
    */
   XQKV_DTYPE_BF16 = 3,
+  /**
+   * 8-bit two's complement integers beside scales, an element being its integer times its scale.
+   * Of weights alone, and on the host alone: see weight_dtype of xqkv_spec.
+   */
+  XQKV_DTYPE_INT8 = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -969,7 +974,15 @@ typedef struct xqkv_spec {
    */
   uint32_t struct_size;
   /**
-   * An xqkv_dtype: what the weights are kept and multiplied in. Sums are in f32 whatever it is.
+   * An xqkv_dtype: what the weights are kept and multiplied in. Sums are in f32, whatever it is.
+   *
+   * XQKV_DTYPE_INT8, on the host, has a scale for each output, and rows are brought to integers
+   * of -127 to 127 as well, each with the scale max|x| / 127: products and sums are integers,
+   * which are exact, then times both scales. A sum lies within max|x| / 254 times the sum of the
+   * weights' magnitudes of that of the unrounded row, roundings of f32 apart; weights put in
+   * other dtypes (convert) have the scale max|w| / 127 of their output, and are off by as much
+   * as half of that each. A row with an element that is not finite gives NaN. It takes at most
+   * 2^17 inputs, and no norm_rounds_first.
    */
   int32_t weight_dtype;
   /**
@@ -1872,8 +1885,9 @@ typedef struct xqkv_tensor {
    */
   int32_t extent;
   /**
-   * 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
-   * refuses it. Biases and norms are kept in f32 and always converted, which is exact.
+   * 1 converts a weight of another dtype than the spec's, with one rounding to nearest even, or
+   * to integers as weight_dtype of xqkv_spec says; 0 refuses it. Biases and norms are kept in
+   * f32 and always converted, which is exact.
    */
   int32_t convert;
   /**
@@ -1893,15 +1907,14 @@ typedef struct xqkv_tensor {
    */
   int32_t ownership;
   /**
-   * For quantised weights to come: the scales, where the weight is too, as a packed matrix of
-   * one scale for each block of scale_block_rows x scale_block_columns elements, so that an
-   * element counts as itself times its block's scale: blocks of 1 row and all columns have a
-   * scale for each output, those of 1 row and 32 columns are ggml's. No dtype of this version
-   * takes one: must be NULL, or the put is NOT_SUPPORTED.
+   * Of XQKV_DTYPE_INT8: the scales, where the weight is too and in any alignment, one for each
+   * block of scale_block_rows x scale_block_columns elements; read only during the call. An
+   * element counts as its integer times its block's scale. Blocks have whole rows: those of 1
+   * row have a scale for each output, one of all rows has one for the tensor. Otherwise NULL.
    */
   const void *scale;
   /**
-   * Quantised weights: an xqkv_dtype, of `scale`; otherwise 0.
+   * Of XQKV_DTYPE_INT8: an xqkv_dtype of floating-point numbers, of `scale`; otherwise 0.
    */
   int32_t scale_dtype;
   /**
@@ -1909,11 +1922,11 @@ typedef struct xqkv_tensor {
    */
   int32_t reserved;
   /**
-   * Quantised weights: rows that share a scale; otherwise 0.
+   * Of XQKV_DTYPE_INT8: rows that share a scale, of outputs whatever the layout; otherwise 0.
    */
   int64_t scale_block_rows;
   /**
-   * Quantised weights: columns that share a scale; otherwise 0.
+   * Of XQKV_DTYPE_INT8: columns that share a scale, which are all; otherwise 0.
    */
   int64_t scale_block_columns;
 } xqkv_tensor;
@@ -2128,7 +2141,8 @@ xqkv_status xqkv_context_reclaim(const struct xqkv_context *context,
                                  struct xqkv_error *error);
 
 /**
- * Bytes of one element of a dtype, or 0 if the number is not an xqkv_dtype. Any thread.
+ * Bytes of one element of a dtype, of integers without their scales, or 0 if the number is not an
+ * xqkv_dtype. Any thread.
  */
 int64_t xqkv_dtype_bytes(int32_t dtype);
 

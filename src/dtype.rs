@@ -3,7 +3,7 @@
 use crate::error::named_enum;
 pub use half::{bf16, f16};
 
-/// The type of an element in memory. Zero is not a dtype, so that a forgotten one is found.
+/// The type of an element of rows and results.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
@@ -27,6 +27,64 @@ impl Dtype {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+}
+
+/// The type of elements in memory. Zero is not a dtype, so that a forgotten one is found.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightDtype {
+    /// IEEE 754 binary32.
+    F32 = 1,
+    /// IEEE 754 binary16.
+    F16 = 2,
+    /// bfloat16: the upper half of a binary32.
+    Bf16 = 3,
+    /// 8-bit two's complement integers beside scales, an element being its integer times its scale.
+    /// Of weights alone, and on the host alone: see weight_dtype of xqkv_spec.
+    Int8 = 4,
+}
+
+named_enum!(WeightDtype {
+    F32 => c"XQKV_DTYPE_F32",
+    F16 => c"XQKV_DTYPE_F16",
+    Bf16 => c"XQKV_DTYPE_BF16",
+    Int8 => c"XQKV_DTYPE_INT8",
+});
+
+impl WeightDtype {
+    /// Bytes of one element, without its scale.
+    pub const fn bytes(self) -> usize {
+        match self.element() {
+            Some(dtype) => dtype.bytes(),
+            None => 1,
+        }
+    }
+
+    /// Bytes of a row of so many columns; behind integers their scale, an f32. None beyond 63 bits.
+    pub fn row_bytes(self, columns: i64) -> Option<i64> {
+        let scale = if self.element().is_none() { size_of::<f32>() as i64 } else { 0 };
+        columns.checked_mul(self.bytes() as i64)?.checked_add(scale)
+    }
+
+    /// The type of its elements, if they are numbers by themselves.
+    pub const fn element(self) -> Option<Dtype> {
+        match self {
+            WeightDtype::F32 => Some(Dtype::F32),
+            WeightDtype::F16 => Some(Dtype::F16),
+            WeightDtype::Bf16 => Some(Dtype::Bf16),
+            WeightDtype::Int8 => None,
+        }
+    }
+}
+
+impl From<Dtype> for WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => WeightDtype::F32,
+            Dtype::F16 => WeightDtype::F16,
+            Dtype::Bf16 => WeightDtype::Bf16,
         }
     }
 }

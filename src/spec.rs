@@ -1,6 +1,6 @@
 //! The uncut layers: sizes, heads, dtype, biases, scales and norm. Pure arithmetic.
 
-use crate::dtype::Dtype;
+use crate::dtype::WeightDtype;
 use crate::error::{Error, Status, ensure};
 
 /// One of the three projections.
@@ -79,7 +79,7 @@ pub struct Spec {
     /// Columns of one head of V.
     pub value_head_width: i64,
     /// What the weights are kept in.
-    pub weight_dtype: Dtype,
+    pub weight_dtype: WeightDtype,
     /// Which of bq, bk and bv exist.
     pub bias: Parts<bool>,
     /// What each projection's result is multiplied by.
@@ -87,6 +87,9 @@ pub struct Spec {
     /// What is done to each head of Q and of K before that.
     pub norm: Option<Norm>,
 }
+
+/// Inputs whose products with 8-bit integers have a sum of 32 bits: 127 · 128 · 2^17 < 2^31.
+const MOST_INTEGER_INPUTS: i64 = 1 << 17;
 
 /// Root mean square norm of a head, with a weight of one element for each of its columns.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,6 +107,7 @@ impl Spec {
         self.check_sides()?;
         self.check_scales()?;
         self.check_norm()?;
+        self.check_quantised()?;
         self.weight_bytes(self.layer_count).map(|_| ())
     }
 
@@ -213,6 +217,28 @@ impl Spec {
         Ok(())
     }
 
+    fn check_quantised(&self) -> Result<(), Error> {
+        if self.weight_dtype.element().is_some() {
+            return Ok(());
+        }
+        for part in Part::ALL.into_iter().filter(|&part| self.heads(part) > 0) {
+            let inputs = self.inputs(part);
+            ensure!(
+                inputs <= MOST_INTEGER_INPUTS,
+                NotSupported,
+                "{} has {inputs} inputs, and sums of integers hold {MOST_INTEGER_INPUTS} products; \
+                 use a weight_dtype of floating-point numbers",
+                part.name()
+            );
+        }
+        ensure!(
+            !self.norm.is_some_and(|norm| norm.rounds_first),
+            InvalidArgument,
+            "norm_rounds_first is 1, but there is no rounding to XQKV_DTYPE_INT8; use 0"
+        );
+        Ok(())
+    }
+
     /// Bytes of the weights of so many uncut layers, with biases and norms in f32.
     fn weight_bytes(&self, layer_count: i64) -> Result<i64, Error> {
         bytes_of(self, |part| self.heads(part), layer_count).ok_or_else(|| {
@@ -237,8 +263,7 @@ pub(crate) fn bytes_of(spec: &Spec, heads: impl Fn(Part) -> i64, layer_count: i6
     let mut layer: i64 = 0;
     for part in Part::ALL {
         let outputs = heads(part).checked_mul(spec.width(part))?;
-        let elements = outputs.checked_mul(spec.inputs(part))?;
-        let weight = elements.checked_mul(spec.weight_dtype.bytes() as i64)?;
+        let weight = outputs.checked_mul(spec.weight_dtype.row_bytes(spec.inputs(part))?)?;
         let bias = if spec.bias[part] { outputs.checked_mul(4)? } else { 0 };
         let has_norm = spec.norm_of(part).is_some() && outputs > 0;
         let norm = if has_norm { spec.width(part).checked_mul(4)? } else { 0 };
@@ -261,7 +286,7 @@ pub(crate) mod tests {
             key_value_heads: 6,
             head_width: 64,
             value_head_width: 64,
-            weight_dtype: Dtype::Bf16,
+            weight_dtype: WeightDtype::Bf16,
             bias: Parts { query: true, key: false, value: true },
             scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
             norm: None,

@@ -30,7 +30,9 @@ fn printed(arguments: &[&str]) -> String {
 
 #[test]
 fn each_case_of_each_dtype_is_measured() {
-    let report: Value = serde_json::from_str(&printed(&["--output", "json"])).unwrap();
+    let report: Value =
+        serde_json::from_str(&printed(&["--output", "json", "--dtype", "f32,bf16,f16,int8"]))
+            .unwrap();
     let cases = report["cases"].as_array().unwrap();
     let named = |case: &Value| {
         let text = |field: &str| case[field].as_str().unwrap().to_owned();
@@ -38,7 +40,7 @@ fn each_case_of_each_dtype_is_measured() {
     };
     let found: Vec<_> = cases.iter().map(named).collect();
     let works = [("Q", 1), ("Q", 5), ("KV", 30)];
-    let expected = ["f32", "bf16", "f16"]
+    let expected = ["f32", "bf16", "f16", "int8"]
         .into_iter()
         .flat_map(|dtype| works.map(|(part, rows)| (dtype.to_owned(), part.to_owned(), rows)));
     assert_eq!(found, expected.collect::<Vec<_>>());

@@ -68,7 +68,7 @@ fn stored_bytes(spec: &Spec) -> impl Fn(&Change) -> usize {
 fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &Change) {
     let bias;
     let (data, dtype) = match change {
-        Change::Weight(bytes) => (&bytes[..], update.spec().weight_dtype),
+        Change::Weight(bytes) => (&bytes[..], update.spec().weight_dtype.element().unwrap()),
         Change::Vector(elements) => {
             bias = elements.iter().flat_map(|element| element.to_ne_bytes()).collect::<Vec<u8>>();
             (&bias[..], xqkv::dtype::Dtype::F32)
@@ -78,7 +78,8 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
     let shape = kind.shape(update.spec(), part);
     let (rows, columns) = (shape[0], shape.get(1).copied().unwrap_or(1));
     let source = Source {
-        dtype,
+        dtype: dtype.into(),
+        integers: None,
         data: Data::Copied(data),
         rows,
         columns,

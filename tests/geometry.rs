@@ -36,7 +36,7 @@ fn specs() -> impl Strategy<Value = Spec> {
                 key_value_heads,
                 head_width,
                 value_head_width,
-                weight_dtype: Dtype::F16,
+                weight_dtype: Dtype::F16.into(),
                 bias: Parts { query: true, key: false, value: true },
                 scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
                 norm: None,

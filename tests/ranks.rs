@@ -179,7 +179,7 @@ fn heads_of(whole: &Elements, spec: &Spec, part: Part, begin: i64, count: i64) -
 fn check(case: &Case, counts: &[usize], ways: &[Way]) {
     let backend = &host(1, None).unwrap();
     let mut random = Random::new(31);
-    let dtype = case.spec.weight_dtype;
+    let dtype = case.spec.weight_dtype.element().unwrap_or(Dtype::F32);
     let decoder = Elements::rounded(&random.numbers((DECODER_ROWS * INNER) as usize), dtype);
     let encoder = Elements::rounded(&random.numbers((ENCODER_ROWS * INNER) as usize), dtype);
     let (whole, done) = prefill(&[case.whole(backend)], &decoder, &encoder, Dtype::F32);

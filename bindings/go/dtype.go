@@ -13,9 +13,11 @@ const (
 	DtypeF32  Dtype = C.XQKV_DTYPE_F32
 	DtypeF16  Dtype = C.XQKV_DTYPE_F16
 	DtypeBF16 Dtype = C.XQKV_DTYPE_BF16
+	// DtypeInt8 is of weights alone: see NewIntegerTensor.
+	DtypeInt8 Dtype = C.XQKV_DTYPE_INT8
 )
 
-// Bytes of one element, or 0 if it is no dtype.
+// Bytes of one element, of integers without their scales, or 0 if it is no dtype.
 func (dtype Dtype) Bytes() int { return int(C.xqkv_dtype_bytes(C.int32_t(dtype))) }
 
 // String is the dtype's name in include/xqkv.h, or empty if it is no dtype.

@@ -3,7 +3,10 @@ package xqkv
 // #include <xqkv.h>
 import "C"
 
-import "runtime"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // Extent is whether a tensor is the whole layer's or this rank's.
 type Extent int32
@@ -46,11 +49,36 @@ type Tensor struct {
 	// Layout is a weight's; a bias has none.
 	Layout     Layout
 	FusedOrder FusedOrder
+	// Scales are those of integers: one for each output, or one for all.
+	Scales []float32
 }
 
 // NewTensor is a whole weight [rows, columns], or a whole bias [rows, 1], packed.
 func NewTensor[E Element](elements []E, rows, columns int) Tensor {
 	return Tensor{memory: memoryOf(elements), Rows: rows, Columns: columns}
+}
+
+// NewIntegerTensor is a whole weight [rows, columns] of integers, packed; an element counts as its
+// integer times its output's scale, of which there is one for each output or one for all.
+func NewIntegerTensor(elements []int8, scales []float32, rows, columns int) Tensor {
+	data := memory{unsafe.Pointer(unsafe.SliceData(elements)), len(elements), DtypeInt8}
+	return Tensor{memory: data, Rows: rows, Columns: columns, Scales: scales}
+}
+
+// scale puts the scales into the struct, which are as many as its outputs, or one.
+func (tensor *Tensor) scale(plain *C.xqkv_tensor, pinner *runtime.Pinner) error {
+	count := len(tensor.Scales)
+	if count == 0 {
+		return nil
+	}
+	if count != 1 && count != tensor.Rows {
+		return refused(StatusInvalidShape, "tensor has %d scales and %d rows; give one for each, or one", count, tensor.Rows)
+	}
+	scales := memoryOf(tensor.Scales)
+	plain.scale, plain.scale_dtype = scales.pin(pinner), C.int32_t(scales.dtype)
+	plain.scale_block_rows = C.int64_t(max((tensor.Rows+count-1)/count, 1))
+	plain.scale_block_columns = C.int64_t(max(tensor.Columns, 1))
+	return nil
 }
 
 func (tensor *Tensor) plain(kind Kind, pinner *runtime.Pinner) (plain C.xqkv_tensor, err error) {
@@ -69,5 +97,5 @@ func (tensor *Tensor) plain(kind Kind, pinner *runtime.Pinner) (plain C.xqkv_ten
 	plain.row_stride = C.int64_t(tensor.RowStride)
 	plain.extent, plain.convert = C.int32_t(tensor.Extent), flag(tensor.Convert)
 	plain.layout, plain.fused_order = C.int32_t(tensor.Layout), C.int32_t(tensor.FusedOrder)
-	return plain, nil
+	return plain, tensor.scale(&plain, pinner)
 }

@@ -102,3 +102,27 @@ func TestAReportListsWhatTheCheckpointHas(t *testing.T) {
 		t.Error("the output projections are unused")
 	}
 }
+
+func TestIntegersHaveScales(t *testing.T) {
+	context := must(xqkv.NewContext(xqkv.ContextOptions{ThreadCount: 1}))
+	spec := smallSpec
+	spec.WeightDtype = xqkv.DtypeInt8
+	projection := must(xqkv.NewProjection(context, spec, xqkv.ProjectionOptions{}))
+	closing(t, projection, context)
+	integers := []int8{1, 2, 3, -128, 0, 0, 0, 1, 0, 127, -1, 2}
+	for _, scales := range [][]float32{{0.5, 1, 2, 4}, {2}} {
+		update := must(projection.Begin())
+		tensor := xqkv.NewIntegerTensor(integers, scales, 4, 3)
+		must(0, update.Put(0, xqkv.PartQuery, xqkv.KindWeight, tensor))
+		must(update.Commit())
+		wanted := []float32{127 + 4 - 9, -128 * 127, 2, 127*127 - 2 - 6}
+		for output := range wanted {
+			wanted[output] *= scales[output%len(scales)]
+		}
+		same(t, "query", decoded(projection, 127, 2, -3), wanted)
+	}
+	update := must(projection.Begin())
+	_, wrong := 0, update.Put(0, xqkv.PartQuery, xqkv.KindWeight, xqkv.NewIntegerTensor(integers, []float32{1, 2}, 4, 3))
+	same(t, "two scales of four rows", wrong.(*xqkv.Error).Status, xqkv.StatusInvalidShape)
+	must(0, update.Close())
+}

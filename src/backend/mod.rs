@@ -17,7 +17,7 @@ pub use lane::{Lane, WORKSPACE_ALIGNMENT};
 pub use stock::{Borrowed, Content, Stock, VectorSource, WeightSource};
 
 use crate::device::Device;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, WeightDtype};
 use crate::error::{Error, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
@@ -31,6 +31,9 @@ use std::sync::Arc;
 pub trait Backend: Send + Sync {
     /// What this backend turned out to be.
     fn info(&self) -> Info;
+
+    /// Refuses weights that the device cannot multiply.
+    fn ensure_weights(&self, dtype: WeightDtype) -> Result<(), Error>;
 
     /// Bytes of the device's memory that `load` would take for this stock.
     fn weight_bytes(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<usize, Error>;
@@ -168,11 +171,18 @@ pub struct Form {
     /// How many layers there are.
     pub layer_count: usize,
     /// What the matrices are kept in.
-    pub dtype: Dtype,
+    pub dtype: WeightDtype,
     /// The matrices of a layer.
     pub matrices: Vec<MatrixForm>,
     /// How results may be computed.
     pub numerics: Numerics,
+}
+
+impl Form {
+    /// What the matrices' numbers are; f32 where integers and scales stand for them.
+    pub fn element(&self) -> Dtype {
+        self.dtype.element().unwrap_or(Dtype::F32)
+    }
 }
 
 /// One matrix of a layer, and what becomes of its product.

@@ -356,7 +356,10 @@ fn make(
 ) -> Result<Projection, Error> {
     let Options { split, layers, numerics, membership } = options;
     let backend = context.backend.clone();
-    let cut = spec.and_then(|spec| Shard::cut(&spec, split, layers).map(|shard| (spec, shard)));
+    let cut = spec.and_then(|spec| {
+        backend.ensure_weights(spec.weight_dtype)?;
+        Shard::cut(&spec, split, layers).map(|shard| (spec, shard))
+    });
     let (spec, shard) = cut.inspect_err(|error| {
         if let Some(comm) = &membership.comm {
             Projection::refuse(comm.clone(), &*backend, error);

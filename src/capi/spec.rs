@@ -7,7 +7,7 @@ use super::plain::{self, Plain, flag};
 use super::projection::{read_options, xqkv_projection_options};
 use super::shard::xqkv_shard;
 use crate::backend::MOST_NORM_WIDTH;
-use crate::dtype::Dtype;
+use crate::dtype::WeightDtype;
 use crate::error::{Error, Status, ensure, named_enum};
 use crate::shard::Shard;
 use crate::spec::{self, Parts, Spec};
@@ -44,7 +44,15 @@ named_enum!(Norm {
 pub struct xqkv_spec {
     /// Set by xqkv_spec_init.
     pub struct_size: u32,
-    /// An xqkv_dtype: what the weights are kept and multiplied in. Sums are in f32 whatever it is.
+    /// An xqkv_dtype: what the weights are kept and multiplied in. Sums are in f32, whatever it is.
+    ///
+    /// XQKV_DTYPE_INT8, on the host, has a scale for each output, and rows are brought to integers
+    /// of -127 to 127 as well, each with the scale max|x| / 127: products and sums are integers,
+    /// which are exact, then times both scales. A sum lies within max|x| / 254 times the sum of the
+    /// weights' magnitudes of that of the unrounded row, roundings of f32 apart; weights put in
+    /// other dtypes (convert) have the scale max|w| / 127 of their output, and are off by as much
+    /// as half of that each. A row with an element that is not finite gives NaN. It takes at most
+    /// 2^17 inputs, and no norm_rounds_first.
     pub weight_dtype: i32,
     /// Layers that have cross-attention. They are numbered from 0, leaving out layers that have
     /// none (Llama 3.2 Vision's 3, 8, 13, ... are 0, 1, 2, ... here). 0 is 1.
@@ -175,7 +183,7 @@ impl xqkv_spec {
             key_value_heads: self.key_value_heads,
             head_width: self.head_width,
             value_head_width: or(self.value_head_width, self.head_width),
-            weight_dtype: Dtype::from_integer(self.weight_dtype, "weight_dtype")?,
+            weight_dtype: WeightDtype::from_integer(self.weight_dtype, "weight_dtype")?,
             bias: Parts {
                 query: flag(self.query_bias, "query_bias")?,
                 key: flag(self.key_bias, "key_bias")?,

@@ -3,9 +3,9 @@
 use super::boundary;
 use super::plain::{self, Plain, ensure_pointer, flag};
 use crate::backend::{self, Backend};
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, WeightDtype};
 use crate::error::{Error, Status, ensure, named_enum};
-use crate::weights::{self, Data, Extent, Kind, Source};
+use crate::weights::{self, Data, Extent, Integers, Kind, Source};
 use std::ffi::c_void;
 
 /// Whether a tensor is the whole layer's or this rank's.
@@ -145,8 +145,9 @@ pub struct xqkv_tensor {
     pub row_stride: i64,
     /// An xqkv_extent.
     pub extent: i32,
-    /// 1 converts a weight of another dtype than the spec's, with one rounding to nearest even; 0
-    /// refuses it. Biases and norms are kept in f32 and always converted, which is exact.
+    /// 1 converts a weight of another dtype than the spec's, with one rounding to nearest even, or
+    /// to integers as weight_dtype of xqkv_spec says; 0 refuses it. Biases and norms are kept in
+    /// f32 and always converted, which is exact.
     pub convert: i32,
     /// An xqkv_layout. Biases and norms have none, and it is not looked at.
     pub layout: i32,
@@ -156,19 +157,18 @@ pub struct xqkv_tensor {
     pub memory: i32,
     /// An xqkv_ownership.
     pub ownership: i32,
-    /// For quantised weights to come: the scales, where the weight is too, as a packed matrix of
-    /// one scale for each block of scale_block_rows x scale_block_columns elements, so that an
-    /// element counts as itself times its block's scale: blocks of 1 row and all columns have a
-    /// scale for each output, those of 1 row and 32 columns are ggml's. No dtype of this version
-    /// takes one: must be NULL, or the put is NOT_SUPPORTED.
+    /// Of XQKV_DTYPE_INT8: the scales, where the weight is too and in any alignment, one for each
+    /// block of scale_block_rows x scale_block_columns elements; read only during the call. An
+    /// element counts as its integer times its block's scale. Blocks have whole rows: those of 1
+    /// row have a scale for each output, one of all rows has one for the tensor. Otherwise NULL.
     pub scale: *const c_void,
-    /// Quantised weights: an xqkv_dtype, of `scale`; otherwise 0.
+    /// Of XQKV_DTYPE_INT8: an xqkv_dtype of floating-point numbers, of `scale`; otherwise 0.
     pub scale_dtype: i32,
     /// Must be 0.
     pub reserved: i32,
-    /// Quantised weights: rows that share a scale; otherwise 0.
+    /// Of XQKV_DTYPE_INT8: rows that share a scale, of outputs whatever the layout; otherwise 0.
     pub scale_block_rows: i64,
-    /// Quantised weights: columns that share a scale; otherwise 0.
+    /// Of XQKV_DTYPE_INT8: columns that share a scale, which are all; otherwise 0.
     pub scale_block_columns: i64,
 }
 
@@ -198,15 +198,18 @@ impl xqkv_tensor {
         backend: &dyn Backend,
         fetched: &'a mut Vec<u8>,
     ) -> Result<Source<'a>, Error> {
-        self.ensure_unquantised()?;
+        ensure!(self.reserved == 0, InvalidArgument, "tensor.reserved is {}; use 0", self.reserved);
         let layout = match (Layout::from_integer(self.layout, "tensor.layout")?, kind) {
             (layout, Kind::Weight) => layout,
             (_, Kind::Bias | Kind::Norm) => Layout::OutIn,
         };
         let (columns, row_stride) = self.columns_and_stride(layout)?;
         let order = FusedOrder::from_integer(self.fused_order, "tensor.fused_order")?;
+        let dtype = WeightDtype::from_integer(self.dtype, "tensor.dtype")?;
         let mut source = Source {
-            dtype: Dtype::from_integer(self.dtype, "tensor.dtype")?,
+            dtype,
+            // SAFETY: passed on.
+            integers: unsafe { self.integers(dtype, columns) }?,
             data: Data::Copied(&[]),
             rows: self.rows,
             columns,
@@ -277,15 +280,53 @@ impl xqkv_tensor {
         Ok((columns, row_stride))
     }
 
-    fn ensure_unquantised(&self) -> Result<(), Error> {
+    /// The scales of integers; a tensor of anything else must have none.
+    ///
+    /// # Safety
+    /// As for `source`, and `scale` has as many elements as there are blocks.
+    unsafe fn integers<'a>(
+        &self,
+        dtype: WeightDtype,
+        columns: i64,
+    ) -> Result<Option<Integers<'a>>, Error> {
+        if dtype.element().is_some() {
+            return self.ensure_no_scale(dtype).map(|()| None);
+        }
+        let (block_rows, block_columns) = (self.scale_block_rows, self.scale_block_columns);
+        ensure!(
+            block_rows > 0 && block_columns > 0,
+            InvalidArgument,
+            "tensor.scale_block_rows is {block_rows} and scale_block_columns {block_columns}; give \
+             how many rows and columns of the {} share a scale, 1 and {columns} for one an output",
+            dtype.name()
+        );
+        ensure!(
+            block_columns >= columns,
+            NotSupported,
+            "tensor.scale_block_columns is {block_columns}, and the tensor has {columns} columns; \
+             only scales of whole rows are supported"
+        );
+        let scale_dtype = Dtype::from_integer(self.scale_dtype, "tensor.scale_dtype")?;
+        let bytes =
+            (self.rows.max(0) as u64).div_ceil(block_rows as u64) as usize * scale_dtype.bytes();
+        let mut scales: &[u8] = &[];
+        if bytes > 0 {
+            ensure_pointer(self.scale.cast::<u8>(), "tensor.scale")?;
+            // SAFETY: not NULL, and the caller's promise covers these bytes.
+            scales = unsafe { std::slice::from_raw_parts(self.scale.cast::<u8>(), bytes) };
+        }
+        Ok(Some(Integers { scales, dtype: scale_dtype, block_rows }))
+    }
+
+    fn ensure_no_scale(&self, dtype: WeightDtype) -> Result<(), Error> {
         let blocks = (self.scale_dtype, self.scale_block_rows, self.scale_block_columns);
         ensure!(
             self.scale.is_null() && blocks == (0, 0, 0),
-            NotSupported,
-            "tensor.scale or its blocks are set, but this version has no quantised weights; \
-             give f32, f16 or bf16 weights and leave them 0"
+            InvalidArgument,
+            "tensor.scale or its blocks are set, and tensor.dtype is {}, which has none; leave \
+             them 0, or give XQKV_DTYPE_INT8",
+            dtype.name()
         );
-        ensure!(self.reserved == 0, InvalidArgument, "tensor.reserved is {}; use 0", self.reserved);
         Ok(())
     }
 }

@@ -122,7 +122,7 @@ impl Checkpoint {
             key_value_heads: key_value_heads.unwrap_or(query_heads),
             head_width,
             value_head_width: head_width,
-            weight_dtype: self.tensor(&first)?.dtype()?,
+            weight_dtype: self.tensor(&first)?.dtype()?.into(),
             bias: family.bias,
             scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
             norm: family.norm_of(section)?,
@@ -175,7 +175,7 @@ impl Checkpoint {
         tensor.ensure_shape(&shape)?;
         let dtype = tensor.dtype()?;
         ensure!(
-            kind != Kind::Weight || convert || dtype == spec.weight_dtype,
+            kind != Kind::Weight || convert || spec.weight_dtype == dtype.into(),
             InvalidDtype,
             "tensor {name} is {}, this spec keeps {}; set the checkpoint's convert to 1 to round",
             dtype.name(),
@@ -187,13 +187,14 @@ impl Checkpoint {
         };
         let bytes = tensor.read_rows(rows)?;
         let read = bytes.len() as u64;
-        let change = match kind {
-            Kind::Bias | Kind::Norm => Change::Vector(convert::widened(&bytes, dtype)?),
-            Kind::Weight if dtype != spec.weight_dtype => {
-                Change::Weight(convert::packed(&bytes, dtype, spec.weight_dtype)?)
-            }
-            Kind::Weight => Change::Weight(bytes),
-        };
+        let change =
+            match kind {
+                Kind::Bias | Kind::Norm => Change::Vector(convert::widened(&bytes, dtype)?),
+                Kind::Weight if spec.weight_dtype != dtype.into() => Change::Weight(
+                    convert::packed(&bytes, dtype, spec.weight_dtype, shape[1] as usize)?,
+                ),
+                Kind::Weight => Change::Weight(bytes),
+            };
         Ok(Some((change, read)))
     }
 

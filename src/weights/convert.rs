@@ -1,13 +1,20 @@
 //! Elements from one dtype to another: copied where they agree, else widened to f32 and
 //! rounded once.
 
-use crate::dtype::{Dtype, Element, with_element};
+use super::quantise;
+use crate::dtype::{Dtype, Element, WeightDtype, with_element};
 use crate::error::{Error, Status};
 
-/// The elements in another dtype.
-pub(super) fn packed(elements: &[u8], from: Dtype, to: Dtype) -> Result<Vec<u8>, Error> {
-    let mut packed = with_room(elements.len() / from.bytes() * to.bytes())?;
-    append_packed(elements, from, to, &mut packed);
+/// Rows of so many columns in the dtype that weights are kept in.
+pub(super) fn packed(
+    rows: &[u8],
+    from: Dtype,
+    to: WeightDtype,
+    columns: usize,
+) -> Result<Vec<u8>, Error> {
+    let row_bytes = to.row_bytes(columns as i64).unwrap_or(i64::MAX) as usize;
+    let mut packed = with_room(rows.len() / (columns * from.bytes()).max(1) * row_bytes)?;
+    append_packed(rows, from, to, columns, &mut packed)?;
     Ok(packed)
 }
 
@@ -18,14 +25,20 @@ pub(super) fn widened(elements: &[u8], from: Dtype) -> Result<Vec<f32>, Error> {
     Ok(widened)
 }
 
-/// Puts the elements in another dtype behind those that are there.
-pub(super) fn append_packed(elements: &[u8], from: Dtype, to: Dtype, packed: &mut Vec<u8>) {
-    match from == to {
-        true => packed.extend_from_slice(elements),
-        false => with_element!(from, F => with_element!(to, T => {
-            convert::<F, T>(elements, packed)
-        })),
+/// Puts rows of so many columns behind those that are there, in the dtype that weights are kept in.
+pub(super) fn append_packed(
+    rows: &[u8],
+    from: Dtype,
+    to: WeightDtype,
+    columns: usize,
+    packed: &mut Vec<u8>,
+) -> Result<(), Error> {
+    match to.element() {
+        None => return quantise::append_quantised(rows, from, columns, packed),
+        Some(to) if to == from => packed.extend_from_slice(rows),
+        Some(to) => with_element!(from, F => with_element!(to, T => convert::<F, T>(rows, packed))),
     }
+    Ok(())
 }
 
 /// Puts the elements in f32 behind those that are there.
@@ -60,9 +73,9 @@ mod tests {
     fn equal_dtypes_keep_every_bit_and_others_are_rounded_once() {
         let row: Vec<u8> =
             [1.0f32, 1.0 + 1.0 / 256.0, f32::NAN].iter().flat_map(|x| x.to_ne_bytes()).collect();
-        assert_eq!(packed(&row, Dtype::F32, Dtype::F32).unwrap(), row);
-        let mut rounded = packed(&row[..8], Dtype::F32, Dtype::Bf16).unwrap();
-        append_packed(&row[4..], Dtype::F32, Dtype::Bf16, &mut rounded);
+        assert_eq!(packed(&row, Dtype::F32, WeightDtype::F32, 3).unwrap(), row);
+        let mut rounded = packed(&row[..8], Dtype::F32, WeightDtype::Bf16, 2).unwrap();
+        append_packed(&row[4..], Dtype::F32, WeightDtype::Bf16, 2, &mut rounded).unwrap();
         let values: Vec<f32> = elements::<bf16>(&rounded).map(bf16::widen).collect();
         assert_eq!(values[..3], [1.0, 1.0, 1.0]);
         assert!(values[3].is_nan());

@@ -8,14 +8,16 @@ mod family;
 mod files;
 mod json;
 mod names;
+mod quantise;
 pub mod report;
 mod safetensors_file;
 mod source;
 
 pub use cut::FusedOrder;
-pub use source::{Data, Extent, Layout, Source};
+pub use source::{Data, Extent, Integers, Layout, Source};
 
 use crate::backend::Borrowed;
+use crate::dtype::WeightDtype;
 use crate::error::{Error, ensure};
 use crate::shard::{Range, Shard};
 use crate::spec::{Part, Spec};
@@ -172,12 +174,24 @@ impl Update {
         }
     }
 
+    /// Rows of the spec's dtype, one behind the other.
     fn packed(&self, source: &Source<'_>, data: &[u8], runs: &[Range]) -> Result<Vec<u8>, Error> {
-        let (from, to) = (source.dtype, self.spec.weight_dtype);
-        let mut packed = with_room(source.elements(runs) * to.bytes())?;
-        let take = |piece: &[u8]| convert::append_packed(piece, from, to, &mut packed);
-        source.each_piece(data, runs, take)?;
-        Ok(packed)
+        let to = self.spec.weight_dtype;
+        let rows: i64 = runs.iter().map(|run| run.count).sum();
+        let row_bytes = to.row_bytes(source.columns).unwrap_or(i64::MAX);
+        let mut packed = with_room((rows * row_bytes) as usize)?;
+        let (columns, mut done) = (source.columns as usize, Ok(()));
+        let mut rows = runs.iter().flat_map(|run| run.begin..run.end());
+        source.each_piece(data, runs, |piece| match (source.dtype.element(), source.integers) {
+            (None, Some(integers)) => {
+                quantise::append_integers(piece, source, integers, &mut rows, &mut packed);
+            }
+            (Some(from), _) if done.is_ok() => {
+                done = convert::append_packed(piece, from, to, columns, &mut packed);
+            }
+            _ => {}
+        })?;
+        done.map(|()| packed)
     }
 
     fn ensure_free(&self, layer: i64, parts: &[Part], kind: Kind) -> Result<(), Error> {
@@ -269,8 +283,20 @@ impl Update {
 
     fn ensure_dtype(&self, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
         let (given, needed) = (source.dtype, self.spec.weight_dtype);
+        if kind != Kind::Weight {
+            return ensure_numbers(kind, given);
+        }
         ensure!(
-            kind != Kind::Weight || source.convert || given == needed,
+            given == needed || given.element().is_some(),
+            NotSupported,
+            "weight is {}, this spec keeps {}; set weight_dtype to {}, or give the weight in a \
+             dtype of floating-point numbers",
+            given.name(),
+            needed.name(),
+            given.name()
+        );
+        ensure!(
+            source.convert || given == needed,
             InvalidDtype,
             "weight is {}, this spec keeps {}; set convert to 1 to round, or weight_dtype to {}",
             given.name(),
@@ -337,9 +363,23 @@ fn ensure_whole_rows(rows: &Rows<'_>, source: &Source<'_>) -> Result<(), Error> 
     Ok(())
 }
 
+/// Biases and norms are numbers by themselves.
+fn ensure_numbers(kind: Kind, dtype: WeightDtype) -> Result<(), Error> {
+    ensure!(
+        dtype.element().is_some(),
+        InvalidDtype,
+        "{} is {}, and only a weight can be; give it in f32, f16 or bf16",
+        kind.name(),
+        dtype.name()
+    );
+    Ok(())
+}
+
 fn widened(source: &Source<'_>, data: &[u8], runs: &[Range]) -> Result<Vec<f32>, Error> {
     let mut widened = with_room(source.elements(runs))?;
-    let take = |piece: &[u8]| convert::append_widened(piece, source.dtype, &mut widened);
-    source.each_piece(data, runs, take)?;
+    if let Some(dtype) = source.dtype.element() {
+        let take = |piece: &[u8]| convert::append_widened(piece, dtype, &mut widened);
+        source.each_piece(data, runs, take)?;
+    }
     Ok(widened)
 }

@@ -2,7 +2,7 @@
 
 use super::convert::with_room;
 use super::cut::FusedOrder;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Element, WeightDtype, with_element};
 use crate::error::{Error, Status};
 use crate::shard::Range;
 
@@ -33,10 +33,32 @@ pub enum Data<'a> {
     Borrowed(usize),
 }
 
+/// What makes numbers of integers.
+#[derive(Clone, Copy)]
+pub struct Integers<'a> {
+    /// One behind the other, in any alignment.
+    pub scales: &'a [u8],
+    /// What the scales are.
+    pub dtype: Dtype,
+    /// Rows that share a scale.
+    pub block_rows: i64,
+}
+
+impl Integers<'_> {
+    /// The scale of a row of the tensor.
+    pub(super) fn scale(&self, row: i64) -> f32 {
+        let at = (row / self.block_rows) as usize * self.dtype.bytes();
+        let bytes = &self.scales[at..][..self.dtype.bytes()];
+        with_element!(self.dtype, E => E::from_bytes(bytes).widen())
+    }
+}
+
 /// A tensor in the engine's memory.
 pub struct Source<'a> {
     /// What its elements are.
-    pub dtype: Dtype,
+    pub dtype: WeightDtype,
+    /// Of integers, their scales.
+    pub integers: Option<Integers<'a>>,
     /// Where its elements are.
     pub data: Data<'a>,
     /// Output features.
@@ -127,6 +149,7 @@ impl Source<'_> {
                 let count = BLOCK_ROWS.min(run.end() - begin) as usize;
                 block.resize(count * self.columns as usize * bytes, 0);
                 match bytes {
+                    1 => self.transpose::<1>(data, begin, count, &mut block),
                     2 => self.transpose::<2>(data, begin, count, &mut block),
                     _ => self.transpose::<4>(data, begin, count, &mut block),
                 }
@@ -171,9 +194,10 @@ mod tests {
         }
         let data: Vec<u8> = elements.iter().flat_map(|element| element.to_ne_bytes()).collect();
         let (layout, order) = (Layout::InOut, FusedOrder::Concatenated);
-        let (dtype, extent, convert) = (Dtype::Bf16, Extent::Whole, false);
+        let (dtype, extent, convert) = (WeightDtype::Bf16, Extent::Whole, false);
         let source = Source {
             dtype,
+            integers: None,
             data: Data::Copied(&data),
             rows,
             columns,

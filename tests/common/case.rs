@@ -3,7 +3,7 @@
 use super::reference::{Finish, Reference};
 use std::sync::Arc;
 use xqkv::backend::{self, Backend, Choice, InstructionSet, Lane, Numerics};
-use xqkv::dtype::{Dtype, Element, bf16, f16};
+use xqkv::dtype::{Dtype, Element, WeightDtype, bf16, f16};
 use xqkv::projection::{Call, DecoderSide, EncoderSide, Membership, Projection};
 use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
@@ -68,7 +68,8 @@ impl Elements {
     }
 }
 
-/// A layer's weights and biases as they are stored; all layers have the same.
+/// A layer's weights and biases as they are stored, or f32 where integers are made of them; all
+/// layers have the same.
 pub struct Case {
     pub spec: Spec,
     weights: Parts<Elements>,
@@ -91,7 +92,12 @@ pub fn instruction_sets() -> Vec<InstructionSet> {
 }
 
 /// A spec of one layer with as many key/value as query heads.
-pub fn square(inner: i64, heads: i64, head_width: i64, weight_dtype: Dtype) -> Spec {
+pub fn square(
+    inner: i64,
+    heads: i64,
+    head_width: i64,
+    weight_dtype: impl Into<WeightDtype>,
+) -> Spec {
     Spec {
         layer_count: 1,
         decoder_width: inner,
@@ -100,7 +106,7 @@ pub fn square(inner: i64, heads: i64, head_width: i64, weight_dtype: Dtype) -> S
         key_value_heads: heads,
         head_width,
         value_head_width: head_width,
-        weight_dtype,
+        weight_dtype: weight_dtype.into(),
         bias: Parts { query: true, key: false, value: true },
         scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
         norm: None,
@@ -112,7 +118,10 @@ impl Case {
         let mut random = Random::new(seed);
         let mut weight = |part: Part| {
             let count = (spec.outputs(part) * spec.inputs(part)) as usize;
-            Elements::rounded(&random.numbers(count), spec.weight_dtype)
+            Elements::rounded(
+                &random.numbers(count),
+                spec.weight_dtype.element().unwrap_or(Dtype::F32),
+            )
         };
         let weights = Parts {
             query: weight(Part::Query),
@@ -173,7 +182,8 @@ impl Case {
 
 fn source(elements: &Elements, columns: i64) -> Source<'_> {
     Source {
-        dtype: elements.dtype,
+        dtype: elements.dtype.into(),
+        integers: None,
         data: Data::Copied(&elements.bytes),
         rows: (elements.bytes.len() / elements.dtype.bytes()) as i64 / columns,
         columns,
@@ -181,7 +191,8 @@ fn source(elements: &Elements, columns: i64) -> Source<'_> {
         layout: Layout::OutIn,
         order: FusedOrder::Concatenated,
         extent: Extent::Whole,
-        convert: false,
+        // Of no effect where dtypes agree; numbers become integers.
+        convert: true,
     }
 }
 

@@ -69,7 +69,7 @@ pub fn spec(model: &Model) -> Spec {
         key_value_heads,
         head_width,
         value_head_width: head_width,
-        weight_dtype: Dtype::Bf16,
+        weight_dtype: Dtype::Bf16.into(),
         bias: Parts { query: bias[0], key: bias[1], value: bias[2] },
         scale: Parts { query: 1.0, key: 1.0, value: 1.0 },
         norm: None,

@@ -65,7 +65,12 @@ fn form(dtype: Dtype) -> Form {
         stack: 1,
     };
     let numerics = Numerics { tensor_float: false, batch_invariant: true };
-    Form { layer_count: LAYERS, dtype, matrices: vec![matrix.clone(), matrix], numerics }
+    Form {
+        layer_count: LAYERS,
+        dtype: dtype.into(),
+        matrices: vec![matrix.clone(), matrix],
+        numerics,
+    }
 }
 
 impl Scene {

@@ -97,6 +97,22 @@ def test_weights_that_lie_across_or_together_per_head_project_alike():
                         assert np.array_equal(found.reshape(4, 2), part[own].T)
 
 
+def test_integers_have_a_scale_for_each_output_or_for_all():
+    weight = np.array([[1, 2, 3, -128], [0, 0, 0, 1], [127, -1, 2, 5], [-7, 0, 0, 0]], np.int8)
+    rows = np.array([[127, -3, 5, 0], [1, 0, -127, 64]], np.float32)
+    halves = np.array([0.5, 1, 2, 4], np.float16)
+    with xqkv.Context(thread_count=1) as context, xqkv.Projection(context, spec(weight_dtype=xqkv.Dtype.INT8)) as made:
+        for scale in (halves.astype(np.float32), halves, np.stack([halves, halves], axis=1)[:, 0], 2, np.float32(0.25)):
+            with made.update() as update:
+                update.put(0, xqkv.Part.QUERY, weight, scale=scale)
+            exact = rows @ (weight.astype(np.float32) * np.reshape(np.asarray(scale, np.float32), (-1, 1))).T
+            assert np.array_equal(made.forward(decoder=rows).query.reshape(2, 4), exact)
+        with made.update() as update, pytest.raises(ValueError, match="needs one for each"):
+            update.put(0, xqkv.Part.QUERY, weight, scale=np.ones(3, np.float32))
+        with made.update() as update, pytest.raises(xqkv.InvalidArgument, match="scale_block_rows"):
+            update.put(0, xqkv.Part.QUERY, weight)
+
+
 def test_a_norm_has_a_weight_of_its_own():
     normed = spec(norm=xqkv.Norm.RMS, norm_epsilon=1e-5)
     with xqkv.Context(thread_count=1) as context, xqkv.Projection(context, normed) as projection:

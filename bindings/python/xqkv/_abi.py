@@ -79,6 +79,7 @@ class xqkv_dtype(enum.IntEnum):
     F32 = 1
     F16 = 2
     BF16 = 3
+    INT8 = 4
 
 
 class xqkv_log_level(enum.IntEnum):

@@ -103,7 +103,7 @@ def tensor_of(source: AnyArray, name: str, layout: int = xqkv_layout.OUT_IN) -> 
     if source.ndim not in (1, 2) or source.ndim == 2 and strides[1] > 1:
         raise ValueError(f"{name} is {source.shape} with strides {source.strides}; rows must be contiguous")
     tensor = initialised(xqkv_tensor)
-    tensor.dtype = dtype_of(source, name)
+    tensor.dtype = xqkv_dtype.INT8 if source.dtype == np.int8 else dtype_of(source, name)
     tensor.data = address_of(source)
     tensor.rows = source.shape[0]
     tensor.columns = source.shape[1] if source.ndim == 2 else 1
@@ -112,3 +112,16 @@ def tensor_of(source: AnyArray, name: str, layout: int = xqkv_layout.OUT_IN) -> 
     tensor.row_stride = strides[0]
     tensor.layout = layout
     return tensor
+
+
+def scale_tensor(tensor: xqkv_tensor, scale: Any, name: str) -> np.ndarray:
+    """Gives a tensor of integers its scales, one for each output or one for all, and returns the array that they are
+    in."""
+    given = np.asarray(scale, np.float32) if np.isscalar(scale) else as_array(scale)
+    scales = np.ascontiguousarray(given).reshape(-1)
+    if scales.size not in (1, tensor.rows):
+        raise ValueError(f"{name} is {given.shape}; a weight of {tensor.rows} outputs needs one for each, or one")
+    tensor.scale, tensor.scale_dtype = address_of(scales), dtype_of(scales, name)
+    tensor.scale_block_rows = 1 if scales.size == tensor.rows else tensor.rows
+    tensor.scale_block_columns = tensor.columns
+    return scales

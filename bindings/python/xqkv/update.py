@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._abi import xqkv_extent, xqkv_fused_order, xqkv_kind, xqkv_layout, xqkv_memory, xqkv_ownership, xqkv_part
 from ._library import Handle, call, created
-from .arrays import array_on, tensor_of
+from .arrays import array_on, scale_tensor, tensor_of
 from .device_arrays import DeviceArray, is_from_device
 from .checkpoint import Checkpoint
 from .comm import raised_by
@@ -35,11 +35,13 @@ class Update(Handle):
         fused_order: int = xqkv_fused_order.CONCATENATED,
         convert: bool = False,
         borrow: bool = False,
+        scale: Any = None,
     ) -> None:
         """Takes this rank's rows of a tensor; they are copied before the call returns. On CUDA it may be in the
         device's memory, written already: no stream is waited for. `borrow` uses that memory in place, which must then
         stay for as long as any version of the weights has it and work launched with those runs. A weight is an array
-        [outputs, inputs], or [inputs, outputs] with `layout` IN_OUT; `fused_order` is about fused parts."""
+        [outputs, inputs], or [inputs, outputs] with `layout` IN_OUT; `fused_order` is about fused parts. One of int8 has
+        a `scale`, by which its elements count: an array [outputs], or one number for all."""
         name = xqkv_part(part).name.lower()
         on_device = self._device is not None and is_from_device(source)
         array = array_on(self._device if on_device else None, source, None, name)
@@ -47,7 +49,9 @@ class Update(Handle):
         tensor.memory = xqkv_memory.DEVICE if isinstance(array, DeviceArray) else xqkv_memory.HOST
         tensor.ownership = xqkv_ownership.BORROW if borrow else xqkv_ownership.COPY
         tensor.extent, tensor.convert, tensor.fused_order = extent, int(convert), fused_order
+        scales = None if scale is None else scale_tensor(tensor, scale, f"{name} scale")
         call("xqkv_update_put", self.handle, layer, part, kind, ctypes.byref(tensor))
+        del scales  # Read during the call.
 
     def clear(self, layer: int, part: int, *, kind: int = xqkv_kind.WEIGHT) -> None:
         """Has the commit remove a tensor."""

@@ -230,7 +230,7 @@ impl<'a> Launch<'a> {
             scale: if form.norm.is_some() { form.scale } else { 1.0 },
             epsilon: form.norm.map_or(0.0, |norm| norm.epsilon),
             staged_dtype: Dtype::F32 as i32,
-            round_dtype: if rounds_first { self.form.dtype as i32 } else { 0 },
+            round_dtype: if rounds_first { self.form.element() as i32 } else { 0 },
             ..Store::whole(output.view, start.layer)
         };
         // SAFETY: passed on; what is staged is as large as the view's rows.
@@ -262,7 +262,7 @@ impl<'a> Launch<'a> {
         let output = output.ok_or_else(|| Error::new(Status::Panic, "a start of no output"))?;
         let (layer, columns) = (self.layer + start.layer, (output.matrix, output.begin));
         let place = column_place(self.form, self.weights, layer, columns)?;
-        Ok(place.address + start.weight as usize * self.form.dtype.bytes())
+        Ok(place.address + start.weight as usize * self.form.element().bytes())
     }
 
     /// What the side's matrices have in common: their stack and their inputs.

@@ -25,6 +25,7 @@ use super::{
     Weights, Wire,
 };
 use crate::device::Device;
+use crate::dtype::WeightDtype;
 use crate::error::{Error, Status, ensure};
 use crate::log::Log;
 use crate::stats::Counts;
@@ -137,6 +138,16 @@ impl Backend for Cuda {
 
     fn weight_bytes(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<usize, Error> {
         weights::bytes_of(stock, before.map(on_device).transpose()?)
+    }
+
+    fn ensure_weights(&self, dtype: WeightDtype) -> Result<(), Error> {
+        ensure!(
+            dtype.element().is_some(),
+            NotSupported,
+            "weight_dtype is {}, which only the host multiplies; on CUDA use f32, f16 or bf16",
+            dtype.name()
+        );
+        Ok(())
     }
 
     fn load(&self, stock: &Stock<'_>, before: Option<&Weights>) -> Result<Weights, Error> {

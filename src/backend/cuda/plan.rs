@@ -201,8 +201,8 @@ impl Planner<'_> {
         let cublaslt = self.heap.context.cublaslt;
         let mut prepared = Prepared {
             operation: operation(cublaslt, &matmul, job)?,
-            weights: weight_layout(cublaslt, &matmul, job.form.dtype, shape.inputs)?,
-            rows: row_layout(cublaslt, &matmul, job.form.dtype, shape, rows)?,
+            weights: weight_layout(cublaslt, &matmul, job.form.element(), shape.inputs)?,
+            rows: row_layout(cublaslt, &matmul, job.form.element(), shape, rows)?,
             view: view_layout(cublaslt, &matmul, rows)?,
             most_rows: rows,
             buckets: Vec::new(),
@@ -329,7 +329,7 @@ impl Planner<'_> {
             cublaslt.set_preference(&mut made, mask, none)?;
         }
         let (weights, rows) =
-            (matmul.weight_alignment_with(job.form.dtype), self.options.alignment);
+            (matmul.weight_alignment_with(job.form.element()), self.options.alignment);
         let results = if matmul.is_staged { WORKSPACE_ALIGNMENT } else { self.options.alignment };
         let view = matmul.view_alignment_with(results);
         for (attribute, alignment) in [
@@ -395,7 +395,7 @@ fn nothing_found(prepared: &Prepared, job: &Job<'_>, rows: usize) -> Error {
         "cuBLASLt has no algorithm for {} outputs of {rows} rows, {} weights and {} results, \
          batches of {}; try another dtype or layout of the view",
         prepared.matmul.outputs,
-        job.form.dtype.name(),
+        job.form.element().name(),
         prepared.matmul.dtype.name(),
         prepared.matmul.batch_count()
     );
@@ -404,7 +404,7 @@ fn nothing_found(prepared: &Prepared, job: &Job<'_>, rows: usize) -> Error {
 
 fn operation(cublaslt: &CublasLt, matmul: &Matmul, job: &Job<'_>) -> Result<Operation, Error> {
     use sys::cublasLtMatmulDescAttributes_t as attribute;
-    let allows_tensor_float = job.form.numerics.tensor_float && job.form.dtype == Dtype::F32;
+    let allows_tensor_float = job.form.numerics.tensor_float && job.form.element() == Dtype::F32;
     let mut made = cublaslt.operation(allows_tensor_float)?;
     // CUBLAS_OP_T, which cudarc has only beside the whole of cuBLAS.
     let transposed: i32 = 1;

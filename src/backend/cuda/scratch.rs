@@ -23,7 +23,7 @@ impl Scratch {
         let rows = |number: usize| job.sides[number].map_or(0, |side| side.rows.count() as usize);
         let present = |number: usize| sides[number].as_ref().map(|side| (side, rows(number)));
         let gathered = |number: usize| match present(number) {
-            Some((side, rows)) => side.gathered_bytes(job.form.dtype, rows),
+            Some((side, rows)) => side.gathered_bytes(job.form.element(), rows),
             None => Some(0),
         };
         let staged = |number: usize| match present(number) {

@@ -76,7 +76,7 @@ fn is_scattered(view: &View<'_>) -> bool {
 }
 
 fn ensure_dtypes(job: &Job<'_>, side: &Side<'_>, output: &Output<'_>) -> Result<(), Error> {
-    let (weights, rows, results) = (job.form.dtype, side.rows.dtype(), output.view.dtype());
+    let (weights, rows, results) = (job.form.element(), side.rows.dtype(), output.view.dtype());
     ensure!(
         rows == weights,
         NotSupported,
@@ -115,7 +115,7 @@ fn weight_strides(
         bits |= next.address;
         last = next;
     }
-    let bytes = job.form.dtype.bytes() as i64;
+    let bytes = job.form.element().bytes() as i64;
     let layer_stride = (is_even && step % bytes == 0).then_some(step / bytes);
     Ok((first.row_stride, layer_stride, 1 << bits.trailing_zeros().min(MOST_ALIGNMENT)))
 }
@@ -139,7 +139,7 @@ pub(super) fn column_place(
 ) -> Result<Borrowed, Error> {
     let whole = weights.place(layer * form.matrices.len() + matrix)?;
     let before = begin * whole.row_stride as usize;
-    Ok(Borrowed { address: whole.address + before * form.dtype.bytes(), ..whole })
+    Ok(Borrowed { address: whole.address + before * form.element().bytes(), ..whole })
 }
 
 fn address_step(from: Borrowed, to: Borrowed) -> i64 {
@@ -161,7 +161,7 @@ fn stack_rows(
     for at in 0..job.layer_count {
         let upper = weight_place(job, &first, weights, at)?;
         let lower = weight_place(job, &second, weights, at)?;
-        let bytes = rows * upper.row_stride * job.form.dtype.bytes() as i64;
+        let bytes = rows * upper.row_stride * job.form.element().bytes() as i64;
         if upper.row_stride != lower.row_stride || address_step(upper, lower) != bytes {
             return Ok(None);
         }

@@ -65,7 +65,7 @@ impl<'a> Timer<'a> {
         };
         let row_count = side.rows.count() as usize;
         let row_stride = shape.row_stride.max(shape.inputs as i64) as usize;
-        timer.places.rows = timer.take(heap, row_count * row_stride, job.form.dtype)?;
+        timer.places.rows = timer.take(heap, row_count * row_stride, job.form.element())?;
         let (elements, distance) = view_extent(prepared, row_count);
         timer.pair_distance = distance;
         timer.places.view = timer.take(heap, elements, prepared.matmul.dtype)?;

@@ -121,7 +121,7 @@ impl Layout {
             layout.add_stack(form, owned, stack)?;
         }
         for stack in 0..=last {
-            output_dtypes(form.dtype)
+            output_dtypes(form.element())
                 .try_for_each(|dtype| layout.add_biases(form, stack, dtype))?;
         }
         form.matrices.iter().try_for_each(|matrix| layout.add_norm(form, matrix))?;
@@ -136,7 +136,8 @@ impl Layout {
             matrices.push(is_here.then_some(layer_bytes));
             if is_here {
                 let elements = matrix.outputs.checked_mul(matrix.inputs)?;
-                layer_bytes = layer_bytes.checked_add(elements.checked_mul(form.dtype.bytes())?)?;
+                layer_bytes =
+                    layer_bytes.checked_add(elements.checked_mul(form.element().bytes())?)?;
             }
         }
         let layer_bytes = layer_bytes.checked_next_multiple_of(ALIGNMENT)?;
@@ -246,7 +247,7 @@ impl DeviceWeights {
                 WeightSource::Copied(bytes) => copy_in(heap, base + offset, bytes)?,
                 WeightSource::Kept => {
                     let matrix = &stock.form.matrices[place % count];
-                    let bytes = matrix.outputs * matrix.inputs * stock.form.dtype.bytes();
+                    let bytes = matrix.outputs * matrix.inputs * stock.form.element().bytes();
                     let kept = before.filter(|before| before.is_in_block(place));
                     if let Some(from) = kept.and_then(|before| before.places[place]) {
                         copy_over(heap, base + offset, from.address, bytes)?;

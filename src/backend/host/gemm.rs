@@ -14,7 +14,7 @@
 
 use super::cut::Cut;
 use super::inputs::{self, Block, Held};
-use super::kernel::{Call, Family, Kernels, Shapes, Unpacked};
+use super::kernel::{Call, Family, Inputs, Kernels, Shapes, Unpacked};
 use super::norm::Norm;
 use super::pack::PackedMatrix;
 use super::rows::RowTable;
@@ -137,7 +137,9 @@ impl<'a> Gemm<'a> {
         if block.rows > 0 {
             // SAFETY: the scratch has room for a task's sums and a panel.
             unsafe { self.multiply(&block, &panels, scratch, tally) };
-            // SAFETY: passed on; all sums were made.
+            // SAFETY: all sums were made.
+            unsafe { self.dequantise(scratch, &block, &panels) };
+            // SAFETY: passed on; all sums are numbers.
             unsafe { self.write(scratch, &block, &panels) };
         }
     }
@@ -248,6 +250,19 @@ impl<'a> Gemm<'a> {
     /// Elements of one panel's sums.
     fn panel_sums(&self, block: &Block) -> usize {
         block.rows * self.matrix.lanes
+    }
+
+    /// Makes numbers of the sums of integers.
+    unsafe fn dequantise(&self, scratch: &mut Scratch, block: &Block, panels: &Range<usize>) {
+        let Inputs::Integers(integral) = self.family.inputs else { return };
+        let mut sums = scratch.sums.as_mut_ptr().cast::<f32>();
+        for panel in panels.clone() {
+            for quantum in &scratch.quanta[..block.rows] {
+                // SAFETY: the scratch has the task's sums, and the matrix the panel's scales.
+                unsafe { (integral.dequantise)(sums, self.matrix.scales_of(panel), *quantum) };
+                sums = sums.wrapping_add(self.matrix.lanes);
+            }
+        }
     }
 
     /// Writes what was summed; a norm's panels are one head.

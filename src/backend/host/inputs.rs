@@ -1,12 +1,12 @@
-//! Some rows in the form that the kernels multiply: widened, or in their own dtype where a kernel
-//! multiplies that, and cut along the inner width as the loops walk it.
+//! Some rows in the form that the kernels multiply: widened, as integers, or in their own dtype
+//! where a kernel multiplies that; cut along the inner width as the loops walk it.
 //!
 //! ```text
 //! inputs[k / depth][row][k % depth]
 //! ```
 
 use super::gemm::Gemm;
-use super::kernel::Family;
+use super::kernel::{Family, Inputs, Integral, Quantum};
 use super::rows::{Row, RowTable};
 use super::scratch::Scratch;
 use std::ops::Range;
@@ -58,7 +58,7 @@ impl Held {
         let rows = unsafe { gemm.rows.fill(key.range.clone(), &mut scratch.rows) };
         let block = Block::new(gemm, rows.len(), scratch.inputs.as_mut_ptr());
         // SAFETY: passed on; the scratch was made large enough for a task of the job.
-        unsafe { block.bring(gemm, rows) };
+        unsafe { block.bring(gemm, rows, &mut scratch.quanta) };
         self.0 = Some((key, block));
         block
     }
@@ -96,23 +96,64 @@ impl Block {
 
     /// # Safety
     /// As for [`Held::hold`].
-    unsafe fn bring(&self, gemm: &Gemm<'_>, rows: &[Row]) {
-        let inputs = gemm.matrix.inputs;
-        for (number, row) in rows.iter().enumerate() {
-            for k in (0..inputs).step_by(self.depth) {
-                let depth = self.depth.min(inputs - k);
-                let target = self.inputs(number, k, depth).cast_mut();
-                // SAFETY: passed on; the row has `depth` elements from here.
-                unsafe {
-                    let source = row.source.add(k * gemm.rows.dtype.bytes());
-                    (self.family.widen)(source, target, depth);
-                    self.pad(target, depth);
-                }
+    unsafe fn bring(&self, gemm: &Gemm<'_>, rows: &[Row], quanta: &mut [Quantum]) {
+        for (number, (row, quantum)) in rows.iter().zip(quanta).enumerate() {
+            match self.family.inputs {
+                // SAFETY: passed on.
+                Inputs::Widened(widen) => unsafe {
+                    self.bring_row(gemm, row, number, |source, target, depth| {
+                        widen(source, target, depth);
+                    });
+                },
+                // SAFETY: passed on.
+                Inputs::Integers(integral) => unsafe {
+                    *quantum = self.quantise_row(gemm, row, number, &integral);
+                },
             }
         }
     }
 
-    /// Puts a zero behind an odd last step that is multiplied in a pair.
+    /// Brings a row stretch by stretch.
+    unsafe fn bring_row(
+        &self,
+        gemm: &Gemm<'_>,
+        row: &Row,
+        number: usize,
+        mut bring: impl FnMut(*const u8, *mut u8, usize),
+    ) {
+        let inputs = gemm.matrix.inputs;
+        for k in (0..inputs).step_by(self.depth) {
+            let depth = self.depth.min(inputs - k);
+            let target = self.inputs(number, k, depth).cast_mut();
+            // SAFETY: passed on; the row has `depth` elements from here.
+            unsafe {
+                bring(row.source.add(k * gemm.rows.dtype.bytes()), target, depth);
+                self.pad(target, depth);
+            }
+        }
+    }
+
+    /// Brings a row as integers, and tells what they count.
+    unsafe fn quantise_row(
+        &self,
+        gemm: &Gemm<'_>,
+        row: &Row,
+        number: usize,
+        integral: &Integral,
+    ) -> Quantum {
+        // SAFETY: passed on; the row has so many elements.
+        let (scale, inverse) = unsafe { (integral.scale)(row.source, gemm.matrix.inputs) };
+        let mut sum = 0_i32;
+        // SAFETY: passed on.
+        unsafe {
+            self.bring_row(gemm, row, number, |source, target, depth| {
+                sum = (integral.quantise)(source, target, depth, inverse).wrapping_add(sum);
+            });
+        }
+        Quantum { scale, excess: sum.wrapping_mul(integral.offset) }
+    }
+
+    /// Puts zeros behind the last steps where they are less than a group.
     unsafe fn pad(&self, row: *mut u8, depth: usize) {
         let (bytes, missing) = (self.family.input_bytes, self.family.steps(depth) - depth);
         // SAFETY: the stride has a place for it.

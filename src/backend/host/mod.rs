@@ -30,7 +30,7 @@ use super::{
     VectorSource, WeightSource, Weights, Wire,
 };
 use crate::device::Device;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, WeightDtype};
 use crate::error::{Error, Status, ensure};
 use crate::stats::Counts;
 use crate::view::{Rows, View};
@@ -96,7 +96,7 @@ impl Host {
         let dtype = stock.form.dtype;
         let places = stock.contents.iter().zip(stock.form.matrices.iter().cycle());
         places.map(move |(content, form)| match content.weight {
-            WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype, self.kernels.lanes)
+            WeightSource::Copied(_) => PackedMatrix::bytes_of(form, dtype, self.kernels)
                 .and_then(|bytes| bytes.checked_next_multiple_of(64))
                 .unwrap_or(usize::MAX),
             _ => 0,
@@ -111,8 +111,8 @@ impl Host {
             WeightSource::Kept => kept.matrix,
             WeightSource::Copied(_) if form.outputs == 0 => None,
             WeightSource::Copied(bytes) => {
-                let (lanes, threads) = (self.kernels.lanes, &self.threads);
-                let packed = PackedMatrix::pack(form, dtype, lanes, part, bytes, threads);
+                let (kernels, threads) = (self.kernels, &self.threads);
+                let packed = PackedMatrix::pack(form, dtype, kernels, part, bytes, threads);
                 Some(Arc::new(packed))
             }
             WeightSource::Borrowed(_) => {
@@ -129,6 +129,10 @@ impl Backend for Host {
     fn info(&self) -> Info {
         let thread_count = self.threads.count();
         Info::Host { thread_count, instruction_set: self.instruction_set }
+    }
+
+    fn ensure_weights(&self, _: WeightDtype) -> Result<(), Error> {
+        Ok(())
     }
 
     fn weight_bytes(&self, stock: &Stock<'_>, _: Option<&Weights>) -> Result<usize, Error> {

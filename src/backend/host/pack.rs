@@ -1,25 +1,29 @@
 //! A matrix as the kernels read it: panels of neighbouring outputs, two vectors of them, the inner
 //! width running through each, so that a step of k is one contiguous load. bfloat16 goes in pairs
-//! of steps, the last of which is filled up with zeros.
+//! of steps, integers in pairs or fours, the last of which is filled up with zeros.
 //!
 //! ```text
-//! packed[panel][k][lane]          = matrix[first output of the panel + lane][k]
-//! packed[panel][k / 2][lane][k % 2] = the same, of bfloat16
+//! packed[panel][k][lane]                    = matrix[first output of the panel + lane][k]
+//! packed[panel][k / group][lane][k % group] = the same, of steps in groups
+//! scales[panel][lane]                       of integers, behind all panels
 //! ```
 //!
 //! Lanes beyond the last output are 0. Panels run through all outputs, or begin anew with each head
 //! where a norm takes heads whole or a job may run some of them.
 
+use super::kernel::Kernels;
 use super::region::Part;
 use super::tasks::Tasks;
 use super::threads::Threads;
 use crate::backend::{Columns, MatrixForm};
-use crate::dtype::Dtype;
+use crate::dtype::{Element, WeightDtype};
 use std::ops::Range;
 
 /// A packed matrix.
 pub(super) struct PackedMatrix {
-    pub(super) dtype: Dtype,
+    pub(super) dtype: WeightDtype,
+    /// Neighbouring steps that lie together.
+    group: usize,
     pub(super) inputs: usize,
     /// Outputs of a panel.
     pub(super) lanes: usize,
@@ -47,16 +51,16 @@ impl Runs {
 }
 
 impl PackedMatrix {
-    /// Copies a matrix of this form into panels of so many lanes, in a part that has their bytes.
+    /// Copies a matrix of this form into panels for these kernels, in a part that has their bytes.
     pub(super) fn pack(
         form: &MatrixForm,
-        dtype: Dtype,
-        lanes: usize,
+        dtype: WeightDtype,
+        kernels: &Kernels,
         part: Part,
         bytes: &[u8],
         threads: &Threads,
     ) -> Self {
-        let packed = Self { dtype, inputs: form.inputs, lanes, runs: Runs::of(form), part };
+        let packed = Self::laid_out(form, dtype, kernels, part);
         threads.run_apart(packed.panel_count(), &|tasks: &mut Tasks<'_>| {
             // SAFETY: the part has the bytes of all panels, and one task writes each.
             tasks.for_each(|panel| unsafe { packed.pack_panel(panel, bytes) });
@@ -64,11 +68,21 @@ impl PackedMatrix {
         packed
     }
 
-    /// Bytes of the panels, or None if there are too many to count.
-    pub(super) fn bytes_of(form: &MatrixForm, dtype: Dtype, lanes: usize) -> Option<usize> {
-        let runs = Runs::of(form);
-        let panel_count = runs.count.checked_mul(runs.panels_each(lanes))?;
-        panel_count.checked_mul(lanes * dtype.bytes())?.checked_mul(steps(form.inputs, dtype))
+    /// Bytes of the panels and scales, or None if there are too many to count.
+    pub(super) fn bytes_of(
+        form: &MatrixForm,
+        dtype: WeightDtype,
+        kernels: &Kernels,
+    ) -> Option<usize> {
+        let (runs, lanes) = (Runs::of(form), kernels.lanes);
+        let outputs = runs.count.checked_mul(runs.panels_each(lanes))?.checked_mul(lanes)?;
+        let steps = form.inputs.checked_next_multiple_of(kernels.group(dtype))?;
+        outputs.checked_mul(dtype.row_bytes(steps as i64)? as usize)
+    }
+
+    fn laid_out(form: &MatrixForm, dtype: WeightDtype, kernels: &Kernels, part: Part) -> Self {
+        let (inputs, lanes, group) = (form.inputs, kernels.lanes, kernels.group(dtype));
+        Self { dtype, group, inputs, lanes, runs: Runs::of(form), part }
     }
 
     fn panel_count(&self) -> usize {
@@ -104,11 +118,17 @@ impl PackedMatrix {
 
     /// Bytes of a panel.
     pub(super) fn panel_bytes(&self) -> usize {
-        self.bytes_of_steps(steps(self.inputs, self.dtype))
+        self.bytes_of_steps(self.inputs.next_multiple_of(self.group))
     }
 
-    /// Where a panel's weights are from step `k` on, which is even. One behind the last panel is
-    /// nowhere.
+    /// The scales of a panel's integers.
+    pub(super) fn scales_of(&self, panel: usize) -> *const f32 {
+        let panels = self.part.first().wrapping_add(self.panel_count() * self.panel_bytes());
+        panels.cast::<f32>().wrapping_add(panel * self.lanes).cast_const()
+    }
+
+    /// Where a panel's weights are from step `k` on, which begins a group. One behind the last
+    /// panel is nowhere.
     pub(super) fn panel_at(&self, panel: usize, k: usize) -> *const u8 {
         let offset = panel * self.panel_bytes() + self.bytes_of_steps(k);
         self.part.first().wrapping_add(offset).cast_const()
@@ -118,49 +138,44 @@ impl PackedMatrix {
     /// The part has the panel's bytes, which nobody else writes or reads.
     unsafe fn pack_panel(&self, panel: usize, bytes: &[u8]) {
         let outputs = self.outputs_of(panel);
-        let row_bytes = self.inputs * self.dtype.bytes();
+        let row_bytes = self.dtype.row_bytes(self.inputs as i64).unwrap_or_default() as usize;
         let rows = &bytes[outputs.start * row_bytes..outputs.end * row_bytes];
         let first = self.panel_at(panel, 0).cast_mut();
         // SAFETY: the caller's promise; a new part is all 0.
         let target = unsafe { std::slice::from_raw_parts_mut(first, self.panel_bytes()) };
-        match self.dtype {
-            Dtype::F32 => interleave::<4>(rows, row_bytes, self.lanes, target),
-            Dtype::F16 => interleave::<2>(rows, row_bytes, self.lanes, target),
-            Dtype::Bf16 => interleave_pairs(rows, row_bytes, self.lanes, target),
+        let rows = rows.chunks_exact(row_bytes);
+        let elements = rows.clone().map(|row| &row[..self.inputs * self.dtype.bytes()]);
+        match self.group * self.dtype.bytes() {
+            2 => interleave::<2>(elements, self.lanes, target),
+            _ => interleave::<4>(elements, self.lanes, target),
+        }
+        if self.dtype.element().is_none() {
+            let scales = self.scales_of(panel).cast_mut();
+            for (lane, row) in rows.enumerate() {
+                let scale = f32::from_bytes(&row[self.inputs..]);
+                // SAFETY: the caller's promise; there is one for each lane.
+                unsafe { scales.add(lane).write(scale) };
+            }
         }
     }
 }
 
-/// Steps of the inner width with those that fill up a pair.
-fn steps(inputs: usize, dtype: Dtype) -> usize {
-    if dtype == Dtype::Bf16 { inputs.next_multiple_of(2) } else { inputs }
-}
-
-/// Pairs of steps, of which the second of an odd last one stays 0.
-fn interleave_pairs(rows: &[u8], row_bytes: usize, lanes: usize, panel: &mut [u8]) {
-    interleave::<4>(rows, row_bytes, lanes, panel);
-    let last = row_bytes / 4 * 4;
-    if last < row_bytes {
-        let pairs = panel[last * lanes..].chunks_exact_mut(4);
-        for (row, pair) in rows.chunks_exact(row_bytes).zip(pairs) {
-            pair[..2].copy_from_slice(&row[last..]);
-        }
-    }
-}
-
-/// Writes each row down its lane, as many whole elements as it has, some steps of all rows at a
-/// time: those lie in the first cache.
-fn interleave<const BYTES: usize>(rows: &[u8], row_bytes: usize, lanes: usize, panel: &mut [u8]) {
+/// Writes each row down its lane, a group of so many bytes at a time and some groups of all rows:
+/// those lie in the first cache. What the last group lacks stays 0.
+fn interleave<'a, const BYTES: usize>(
+    rows: impl Iterator<Item = &'a [u8]> + Clone,
+    lanes: usize,
+    panel: &mut [u8],
+) {
     const STEPS: usize = 64;
     let (panel, _) = panel.as_chunks_mut::<BYTES>();
-    let steps = row_bytes / BYTES;
-    for begin in (0..steps).step_by(STEPS) {
-        let end = steps.min(begin + STEPS);
-        let panel = &mut panel[begin * lanes..end * lanes];
-        for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let (row, _) = row[begin * BYTES..end * BYTES].as_chunks::<BYTES>();
-            for (target, element) in panel[lane..].iter_mut().step_by(lanes).zip(row) {
-                *target = *element;
+    for (begin, panel) in (0..).step_by(STEPS).zip(panel.chunks_mut(STEPS * lanes)) {
+        for (lane, row) in rows.clone().enumerate() {
+            let (groups, last) = row[begin * BYTES..].as_chunks::<BYTES>();
+            let targets = panel[lane..].iter_mut().step_by(lanes);
+            targets.zip(groups).for_each(|(target, group)| *target = *group);
+            if groups.len() * lanes < panel.len() && !last.is_empty() {
+                panel[groups.len() * lanes + lane][..last.len()].copy_from_slice(last);
             }
         }
     }
@@ -168,6 +183,7 @@ fn interleave<const BYTES: usize>(rows: &[u8], row_bytes: usize, lanes: usize, p
 
 #[cfg(test)]
 mod tests {
+    use super::super::InstructionSet;
     use super::super::region::Region;
     use super::*;
     use crate::backend::NormForm;
@@ -192,29 +208,43 @@ mod tests {
         }
     }
 
-    fn packed(form: &MatrixForm, dtype: Dtype) -> PackedMatrix {
-        let numbers =
-            (0..form.outputs).flat_map(|output| (0..INPUTS).map(move |k| element(output, k)));
-        let bytes: Vec<u8> = numbers.flat_map(|number| bytes_of(number, dtype)).collect();
-        let length = PackedMatrix::bytes_of(form, dtype, LANES).unwrap();
+    fn packed(form: &MatrixForm, dtype: WeightDtype) -> PackedMatrix {
+        let row = |output: usize| {
+            let numbers = (0..INPUTS).map(move |k| element(output, k));
+            let scale = dtype.element().is_none().then(|| scale(output).to_ne_bytes());
+            numbers.flat_map(|number| bytes_of(number, dtype)).chain(scale.into_iter().flatten())
+        };
+        let bytes: Vec<u8> = (0..form.outputs).flat_map(row).collect();
+        let length = PackedMatrix::bytes_of(form, dtype, kernels()).unwrap();
         let part = Part::new(&Region::new(length).unwrap(), 0..length);
         let threads = Threads::start(2, None).unwrap();
-        PackedMatrix::pack(form, dtype, LANES, part, &bytes, &threads)
+        PackedMatrix::pack(form, dtype, kernels(), part, &bytes, &threads)
     }
 
-    fn bytes_of(number: f32, dtype: Dtype) -> Vec<u8> {
+    fn bytes_of(number: f32, dtype: WeightDtype) -> Vec<u8> {
         let mut bytes = Vec::new();
-        with_element!(dtype, E => <E as Element>::round(number).append_to(&mut bytes));
+        match dtype.element() {
+            Some(dtype) => {
+                with_element!(dtype, E => <E as Element>::round(number).append_to(&mut bytes));
+            }
+            None => bytes.push(number as u8),
+        }
         bytes
+    }
+
+    fn scale(output: usize) -> f32 {
+        output as f32 + 0.5
+    }
+
+    fn kernels() -> &'static Kernels {
+        InstructionSet::Portable.kernels().unwrap()
     }
 
     /// The bytes at a lane of a step.
     fn held(packed: &PackedMatrix, panel: usize, k: usize, lane: usize) -> &[u8] {
         let bytes = packed.dtype.bytes();
-        let (step, place) = match packed.dtype {
-            Dtype::Bf16 => (k / 2 * 2, 2 * lane + k % 2),
-            _ => (k, lane),
-        };
+        let group = packed.group;
+        let (step, place) = (k / group * group, group * lane + k % group);
         let first = packed.panel_at(panel, step).wrapping_add(place * bytes);
         // SAFETY: the panel has this lane of this step.
         unsafe { std::slice::from_raw_parts(first, bytes) }
@@ -226,7 +256,7 @@ mod tests {
 
     /// Each lane of so many panels is its output's row, and the others are zero.
     fn check(packed: &PackedMatrix, panel_count: usize) {
-        let steps = steps(INPUTS, packed.dtype);
+        let steps = INPUTS.next_multiple_of(packed.group);
         for panel in 0..panel_count {
             let outputs = packed.outputs_of(panel);
             for (k, lane) in (0..steps).flat_map(|k| (0..LANES).map(move |lane| (k, lane))) {
@@ -241,7 +271,7 @@ mod tests {
 
     #[test]
     fn each_row_runs_down_its_lane_and_padding_is_zero() {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for &dtype in WeightDtype::ALL {
             let packed = packed(&form(LANES + 3), dtype);
             assert_eq!(panels(&packed, 0, LANES + 3), 0..2);
             assert_eq!(packed.outputs_of(1), LANES..LANES + 3);
@@ -250,10 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn integers_have_the_scale_of_their_output() {
+        let packed = packed(&form(LANES + 3), WeightDtype::Int8);
+        for output in 0..LANES + 3 {
+            let scales = packed.scales_of(output / LANES);
+            // SAFETY: a panel has a scale for each lane.
+            assert_eq!(unsafe { *scales.add(output % LANES) }, scale(output));
+        }
+    }
+
+    #[test]
     fn panels_begin_anew_with_each_head_that_is_normed() {
         let head = LANES + 3;
         let norm = Some(NormForm { width: head, epsilon: 1.0, rounds_first: false });
-        let packed = packed(&MatrixForm { norm, ..form(3 * head) }, Dtype::F32);
+        let packed = packed(&MatrixForm { norm, ..form(3 * head) }, WeightDtype::F32);
         assert_eq!((panels(&packed, 0, 3 * head), packed.run_panels()), (0..6, 2));
         assert_eq!(packed.outputs_of(3), head + LANES..2 * head);
         check(&packed, 6);
@@ -262,7 +302,7 @@ mod tests {
     #[test]
     fn heads_that_may_be_cut_have_panels_of_their_own() {
         let head = LANES - 2;
-        let packed = packed(&MatrixForm { cut_width: head, ..form(3 * head) }, Dtype::F32);
+        let packed = packed(&MatrixForm { cut_width: head, ..form(3 * head) }, WeightDtype::F32);
         assert_eq!(panels(&packed, 0, 3 * head), 0..3);
         assert_eq!(panels(&packed, head, 2 * head), 1..3);
         assert_eq!(packed.outputs_of(1), head..2 * head);

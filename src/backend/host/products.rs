@@ -95,7 +95,7 @@ impl<'a> Products<'a> {
         let product = Product {
             rows: side.rows,
             bias: slot.bias.as_deref().filter(|_| form.has_bias),
-            norm: slot.norm(form, self.job.form.dtype)?,
+            norm: slot.norm(form, self.job.form.element())?,
             scale: form.scale,
             output,
             at,

@@ -4,7 +4,7 @@
 
 use super::aligned::AlignedBytes;
 use super::inputs::DEPTH;
-use super::kernel::MOST_LANES;
+use super::kernel::{MOST_LANES, Quantum};
 use super::rows::Row;
 use crate::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +24,8 @@ pub(super) struct Scratch {
     pub(super) panel: AlignedBytes,
     /// Where the rows are.
     pub(super) rows: [Row; TASK_ROWS],
+    /// What the rows count, where they are integers.
+    pub(super) quanta: [Quantum; TASK_ROWS],
     next: Option<Box<Scratch>>,
 }
 
@@ -41,8 +43,8 @@ impl Scratch {
         let (inputs, sums) =
             (AlignedBytes::zeroed(0)?, AlignedBytes::zeroed(TASK_SUMS * size_of::<f32>())?);
         let panel = AlignedBytes::zeroed(DEPTH * MOST_LANES * size_of::<f32>())?;
-        let rows = [Row::default(); TASK_ROWS];
-        Ok(Box::new(Scratch { inputs, sums, panel, rows, next: None }))
+        let (rows, quanta) = ([Row::default(); TASK_ROWS], [Quantum::default(); TASK_ROWS]);
+        Ok(Box::new(Scratch { inputs, sums, panel, rows, quanta, next: None }))
     }
 
     fn ensure_inputs(&mut self, bytes: usize) -> Result<(), Error> {

@@ -189,8 +189,9 @@ unsafe fn put<E: Element, const ADDS: bool>(place: *mut E, value: f32) {
 #[cfg(test)]
 mod tests {
     use super::super::InstructionSet;
+    use super::super::kernel::Inputs;
     use super::*;
-    use crate::dtype::{Dtype, bf16, f16};
+    use crate::dtype::{Dtype, WeightDtype, bf16, f16};
 
     /// Every upper half of an f32, with lower halves about the ties.
     fn numbers() -> Vec<f32> {
@@ -253,7 +254,8 @@ mod tests {
         for kernels in InstructionSet::all().into_iter().filter_map(InstructionSet::kernels) {
             for dtype in [Dtype::F16, Dtype::Bf16] {
                 let mut widened = vec![0.0_f32; patterns.len()];
-                let widen = kernels.family(dtype, Dtype::F32).widen;
+                let widen = kernels.family(dtype, WeightDtype::F32).inputs;
+                let Inputs::Widened(widen) = widen else { unreachable!() };
                 let (from, to) = (patterns.as_ptr().cast(), widened.as_mut_ptr().cast());
                 // SAFETY: as many of both.
                 unsafe { widen(from, to, patterns.len()) };

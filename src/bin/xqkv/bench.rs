@@ -11,7 +11,6 @@ mod report;
 mod rotation;
 
 use crate::library::{Context, Outcome};
-use crate::verify::RowDtype;
 use counters::Instructions;
 use floor::Floor;
 use models::{Model, Shape};
@@ -20,7 +19,7 @@ use rotation::Rotation;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use xqkv::dtype::Dtype;
+use xqkv::dtype::WeightDtype;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -38,9 +37,9 @@ pub struct Arguments {
     /// Encoder rows of the prefill, 0 for none [default: the model's]
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..=1_000_000))]
     encoder_rows: Option<i64>,
-    /// Dtypes of weights, rows and results
+    /// Dtypes of weights, rows and results; int8 is of weights, whose rows and results are f32
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,bf16,f16")]
-    dtype: Vec<RowDtype>,
+    dtype: Vec<Weights>,
     /// Threads; 0 is one for each CPU
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=1024))]
     threads: i32,
@@ -65,6 +64,26 @@ pub struct Arguments {
     /// Draw each case's percent of the floor in an SVG file
     #[arg(long)]
     plot: Option<PathBuf>,
+}
+
+/// What weights are kept in, as it is named on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Weights {
+    F32,
+    Bf16,
+    F16,
+    Int8,
+}
+
+impl From<Weights> for WeightDtype {
+    fn from(weights: Weights) -> WeightDtype {
+        match weights {
+            Weights::F32 => WeightDtype::F32,
+            Weights::Bf16 => WeightDtype::Bf16,
+            Weights::F16 => WeightDtype::F16,
+            Weights::Int8 => WeightDtype::Int8,
+        }
+    }
 }
 
 /// What is run again and again: a decode step's Q, or a prefill's K and V.
@@ -119,7 +138,7 @@ fn rotations(arguments: &Arguments, context: &Context) -> Outcome<Vec<Rotation>>
         shape.encoder_rows = arguments.encoder_rows.unwrap_or(shape.encoder_rows);
         for dtype in &arguments.dtype {
             progress(&format!("packing {} {dtype:?}", shape.name));
-            rotations.push(Rotation::new(context, &shape, Dtype::from(*dtype), arguments)?);
+            rotations.push(Rotation::new(context, &shape, (*dtype).into(), arguments)?);
         }
     }
     Ok(rotations)
@@ -156,7 +175,7 @@ fn measure(
         progress(&format!("round {}, {:.0} s", round + 1, begun.elapsed().as_secs_f64()));
         for case in &mut *cases {
             let rotation = &rotations[case.at];
-            let now = floor.measure();
+            let now = floor.measure(rotation.weights);
             let mut sample = rotation.sample(case.work, instructions)?;
             sample.floor_seconds = now.seconds(rotation.necessary(case.work));
             case.samples.push(sample);

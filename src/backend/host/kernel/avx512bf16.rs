@@ -2,9 +2,9 @@
 //! and takes denormals for zero, whatever the CPU's mode (Intel SDM, VDPBF16PS). All that is not
 //! bfloat16 times bfloat16 is done as without them.
 
-use super::avx512f;
 use super::prelude::*;
 use super::tile::{load, prefetch, store};
+use super::{avx512f, avx512vnni};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -82,5 +82,5 @@ pub(super) const KERNELS: Kernels = Kernels {
         shape::<11, 1>(),
         shape::<12, 1>(),
     ])),
-    ..avx512f::KERNELS
+    ..avx512vnni::KERNELS
 };

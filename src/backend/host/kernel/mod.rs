@@ -11,6 +11,9 @@ mod avx2;
 mod avx512bf16;
 #[cfg(target_arch = "x86_64")]
 mod avx512f;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+mod integer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -18,12 +21,13 @@ mod set;
 mod simd;
 mod tile;
 
+pub(super) use integer::Quantum;
 pub use set::{Arithmetic, InstructionSet};
 pub(super) use simd::Lanes;
 pub(super) use tile::Call;
 
 use super::store::Panel;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, WeightDtype};
 
 /// Most outputs of one panel.
 pub(super) const MOST_LANES: usize = 32;
@@ -45,6 +49,25 @@ pub(super) type Widen = unsafe fn(row: *const u8, inputs: *mut u8, count: usize)
 /// # Safety
 /// `panel` has that many steps, and `to` two vectors for each; the CPU has the instruction set.
 pub(super) type Unpack = unsafe fn(panel: *const u8, depth: usize, to: *mut f32);
+
+/// What so many elements of a row are to be multiplied by to become integers, and what those count.
+///
+/// # Safety
+/// The row has so many elements of the function's dtype; the CPU has its instruction set.
+pub(super) type Scale = unsafe fn(row: *const u8, count: usize) -> (f32, f32);
+
+/// Brings `count` elements to integers, multiplied by `inverse`, and gives their sum.
+///
+/// # Safety
+/// As for [`Widen`].
+pub(super) type Quantise =
+    unsafe fn(row: *const u8, inputs: *mut u8, count: usize, inverse: f32) -> i32;
+
+/// Makes numbers of one row's sums of one panel, in place.
+///
+/// # Safety
+/// `sums` holds a panel's sums, of integers, `scales` as many; the CPU has the instruction set.
+pub(super) type Dequantise = unsafe fn(sums: *mut f32, scales: *const f32, quantum: Quantum);
 
 /// Finishes one row's sums of one panel and writes them to the row that begins at `row`.
 ///
@@ -76,10 +99,20 @@ pub(super) struct Kernels {
     bf16: Shapes,
     /// 16-bit rows times 16-bit weights, two steps at once.
     dot: Option<Shapes>,
+    int8: Int8,
     widen: fn(Dtype) -> Widen,
     write: fn(Dtype, bool) -> Write,
     unpack_f16: Unpack,
     unpack_bf16: Unpack,
+}
+
+/// What multiplies 8-bit integers.
+#[derive(Clone, Copy)]
+struct Int8 {
+    shapes: Shapes,
+    /// Neighbouring steps that are multiplied at once.
+    steps: usize,
+    rows: fn(Dtype) -> Integral,
 }
 
 /// The kernels for rows of one dtype and weights of one.
@@ -88,11 +121,30 @@ pub(super) struct Family {
     pub(super) shapes: Shapes,
     /// Bytes of an input in the form that the kernels multiply.
     pub(super) input_bytes: usize,
-    pub(super) widen: Widen,
-    /// Whether steps are multiplied in pairs.
-    is_paired: bool,
+    pub(super) inputs: Inputs,
+    /// Steps that are multiplied at once.
+    group: usize,
     /// What widens 16-bit weights, and the kernels that take them then.
     pub(super) unpacked: Option<Unpacked>,
+}
+
+/// How rows come into the form that the kernels multiply.
+#[derive(Clone, Copy)]
+pub(super) enum Inputs {
+    /// Element by element.
+    Widened(Widen),
+    /// As integers with a scale for the whole row.
+    Integers(Integral),
+}
+
+/// What makes integers of rows, and numbers of their sums.
+#[derive(Clone, Copy)]
+pub(super) struct Integral {
+    pub(super) scale: Scale,
+    pub(super) quantise: Quantise,
+    pub(super) dequantise: Dequantise,
+    /// What the integers' sum, times this, is of each of their sums of products.
+    pub(super) offset: i32,
 }
 
 /// The way of 16-bit weights that many rows share: widened once.
@@ -104,19 +156,36 @@ pub(super) struct Unpacked {
 
 impl Kernels {
     /// What multiplies rows and weights of these dtypes.
-    pub(super) fn family(&self, rows: Dtype, weights: Dtype) -> Family {
-        let both_bf16 = rows == Dtype::Bf16 && weights == Dtype::Bf16;
+    pub(super) fn family(&self, rows: Dtype, weights: WeightDtype) -> Family {
+        let both_bf16 = rows == Dtype::Bf16 && weights == WeightDtype::Bf16;
         if let Some(shapes) = self.dot.filter(|_| both_bf16) {
-            let (widen, unpacked): (Widen, _) = (copy_halves, None);
-            return Family { shapes, input_bytes: 2, widen, is_paired: true, unpacked };
+            let (inputs, unpacked) = (Inputs::Widened(copy_halves), None);
+            return Family { shapes, input_bytes: 2, inputs, group: 2, unpacked };
         }
         let unpacked = |unpack| Some(Unpacked { unpack, shapes: self.f32 });
         let (shapes, unpacked) = match weights {
-            Dtype::F32 => (self.f32, None),
-            Dtype::F16 => (self.f16, unpacked(self.unpack_f16)),
-            Dtype::Bf16 => (self.bf16, unpacked(self.unpack_bf16)),
+            WeightDtype::F32 => (self.f32, None),
+            WeightDtype::F16 => (self.f16, unpacked(self.unpack_f16)),
+            WeightDtype::Bf16 => (self.bf16, unpacked(self.unpack_bf16)),
+            WeightDtype::Int8 => return self.integers(rows),
         };
-        Family { shapes, input_bytes: 4, widen: (self.widen)(rows), is_paired: false, unpacked }
+        let inputs = Inputs::Widened((self.widen)(rows));
+        Family { shapes, input_bytes: 4, inputs, group: 1, unpacked }
+    }
+
+    fn integers(&self, rows: Dtype) -> Family {
+        let Int8 { shapes, steps, rows: integral } = self.int8;
+        let inputs = Inputs::Integers(integral(rows));
+        Family { shapes, input_bytes: 4 / steps, inputs, group: steps, unpacked: None }
+    }
+
+    /// Neighbouring steps of a panel's weights that lie together, output by output.
+    pub(super) fn group(&self, weights: WeightDtype) -> usize {
+        match weights {
+            WeightDtype::F32 | WeightDtype::F16 => 1,
+            WeightDtype::Bf16 => 2,
+            WeightDtype::Int8 => self.int8.steps,
+        }
     }
 
     /// What writes elements of a dtype, adding what is there if asked to.
@@ -145,9 +214,9 @@ impl Shape {
 }
 
 impl Family {
-    /// Steps that a kernel multiplies where there are so many: an odd one is filled up to a pair.
+    /// Steps that a kernel multiplies where there are so many: the last group is filled up.
     pub(super) fn steps(self, depth: usize) -> usize {
-        if self.is_paired { depth.next_multiple_of(2) } else { depth }
+        depth.next_multiple_of(self.group)
     }
 }
 
@@ -218,6 +287,7 @@ macro_rules! compiled_for {
             f16: shapes::<Straight<f16>>(),
             bf16: shapes::<Paired>(),
             dot: None,
+            int8: INT8,
             unpack_f16: unpack::<Straight<f16>>,
             unpack_bf16: unpack::<Paired>,
             widen: |dtype| with_element!(dtype, E => widen::<E>),
@@ -230,11 +300,70 @@ macro_rules! compiled_for {
 }
 use compiled_for;
 
+/// Compiles the loops of integers, as [`compiled_for`] does the others.
+macro_rules! integers_for {
+    ($integers:ty, [$($rows:literal x $panels:literal),+] $(, $feature:meta)?) => {
+        /// # Safety
+        /// As for [`Kernel`].
+        $(#[$feature])?
+        unsafe fn integer_kernel<const ROWS: usize, const PANELS: usize>(call: &Call) {
+            // SAFETY: passed on.
+            unsafe { integer::tile::<$integers, ROWS, PANELS>(call) }
+        }
+
+        /// # Safety
+        /// As for [`Scale`].
+        $(#[$feature])?
+        unsafe fn scale<E: Element>(row: *const u8, count: usize) -> (f32, f32) {
+            // SAFETY: passed on.
+            unsafe { integer::scale::<E>(row, count) }
+        }
+
+        /// # Safety
+        /// As for [`Quantise`].
+        $(#[$feature])?
+        unsafe fn quantise<E: Element>(
+            row: *const u8,
+            inputs: *mut u8,
+            count: usize,
+            inverse: f32,
+        ) -> i32 {
+            // SAFETY: passed on.
+            unsafe { integer::quantise::<$integers, E>(row, inputs, count, inverse) }
+        }
+
+        /// # Safety
+        /// As for [`Dequantise`].
+        $(#[$feature])?
+        unsafe fn dequantise(sums: *mut f32, scales: *const f32, quantum: Quantum) {
+            // SAFETY: passed on.
+            unsafe { integer::dequantise::<$integers>(sums, scales, quantum) }
+        }
+
+        pub(super) const INT8: Int8 = Int8 {
+            shapes: Shapes(&[$(Shape {
+                wide_panels: $panels,
+                wide: integer_kernel::<$rows, $panels>,
+                single: integer_kernel::<$rows, 1>,
+            }),+]),
+            steps: <$integers as Integers>::STEPS,
+            rows: |dtype| with_element!(dtype, E => Integral {
+                scale: scale::<E>,
+                quantise: quantise::<E>,
+                dequantise,
+                offset: <$integers as Integers>::OFFSET,
+            }),
+        };
+    };
+}
+use integers_for;
+
 /// What the files of the instruction sets build on.
 mod prelude {
+    pub(super) use super::integer::{self, Integers, Quantum};
     pub(super) use super::simd::{self, Lanes, Simd};
     pub(super) use super::tile::{self, Call, Format, Paired, Straight};
-    pub(super) use super::{Kernels, Shape, Shapes, compiled_for};
+    pub(super) use super::{Int8, Integral, Kernels, Shape, Shapes, compiled_for, integers_for};
     pub(super) use crate::backend::host::store::Panel;
     pub(super) use crate::dtype::{Element, bf16, f16, with_element};
 }

@@ -2,7 +2,7 @@
 
 use super::{Kernels, portable};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512bf16, avx512f};
+use super::{avx2, avx512bf16, avx512f, avx512vnni};
 use crate::error::{Error, Status};
 
 /// The vector instructions that a kernel was compiled for.
@@ -100,6 +100,7 @@ impl InstructionSet {
         match self {
             InstructionSet::Portable => Some(&portable::KERNELS),
             InstructionSet::Avx2 => has_avx2().then_some(&avx2::KERNELS),
+            InstructionSet::Avx512 if has_avx512vnni() => Some(&avx512vnni::KERNELS),
             InstructionSet::Avx512 => has_avx512().then_some(&avx512f::KERNELS),
             InstructionSet::Avx512Bf16 => has_avx512bf16().then_some(&avx512bf16::KERNELS),
             InstructionSet::Neon => None,
@@ -132,10 +133,15 @@ fn has_avx2() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx512() -> bool {
-    has_avx2() && is_x86_feature_detected!("avx512f")
+    has_avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512vnni() -> bool {
+    has_avx512() && is_x86_feature_detected!("avx512vnni")
 }
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx512bf16() -> bool {
-    has_avx512() && is_x86_feature_detected!("avx512bf16")
+    has_avx512vnni() && is_x86_feature_detected!("avx512bf16")
 }

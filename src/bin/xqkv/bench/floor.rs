@@ -1,9 +1,10 @@
 //! What the machine can do at this moment: bytes that threads read from memory, and multiply-adds
-//! of f32 that they make, each with loops that do nothing else.
+//! of f32 or of integers that they make, each with loops that do nothing else.
 
 use std::hint::black_box;
 use std::thread;
 use std::time::Instant;
+use xqkv::dtype::WeightDtype;
 
 /// Rounds of one measurement of arithmetic: about 2 ms.
 const ARITHMETIC_ROUNDS: usize = 400_000;
@@ -15,7 +16,10 @@ const HUGE_PAGE: usize = 2 << 20;
 pub struct Floor {
     threads: usize,
     words: Vec<u64>,
+    /// Of f32.
     arithmetic: Arithmetic,
+    /// Of 8-bit integers, whose sums have 32 bits.
+    integers: Arithmetic,
 }
 
 /// Seconds for a byte and for a multiply-add.
@@ -45,14 +49,16 @@ impl Floor {
         // SAFETY: advice about memory of ours; where it is not known nothing changes.
         unsafe { libc::madvise(aligned(words.as_mut_ptr()).cast(), bytes, libc::MADV_HUGEPAGE) };
         words.resize(bytes / 8, 1);
-        Floor { threads, words, arithmetic: arithmetic() }
+        Floor { threads, words, arithmetic: arithmetic(), integers: integers() }
     }
 
-    pub fn measure(&self) -> Rates {
+    /// What there is for weights of a dtype.
+    pub fn measure(&self, weights: WeightDtype) -> Rates {
         let each = self.words.len().div_ceil(self.threads);
         let parts = self.words.chunks(each);
         let reading = seconds(parts.map(|part| move || _ = black_box(sum(part))));
-        let Arithmetic { run, count } = self.arithmetic;
+        let is_integer = weights.element().is_none();
+        let Arithmetic { run, count } = if is_integer { self.integers } else { self.arithmetic };
         let adding = seconds((0..self.threads).map(|_| run));
         Rates {
             byte: reading / (8 * self.words.len()) as f64,
@@ -108,19 +114,42 @@ fn arithmetic() -> Arithmetic {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+fn integers() -> Arithmetic {
+    let has_bytes = is_x86_feature_detected!("avx512bw");
+    let (run, lanes): (fn(), _) = if has_bytes && is_x86_feature_detected!("avx512vnni") {
+        // SAFETY: the CPU has it.
+        (|| unsafe { integers_avx512vnni() }, 64)
+    } else if has_bytes {
+        // SAFETY: as above.
+        (|| unsafe { integers_avx512() }, 32)
+    } else if is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
+        (|| unsafe { integers_avx2() }, 16)
+    } else {
+        return PORTABLE;
+    };
+    Arithmetic { run, count: ARITHMETIC_ROUNDS * SUMS * lanes }
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn arithmetic() -> Arithmetic {
     PORTABLE
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+fn integers() -> Arithmetic {
+    PORTABLE
+}
+
 /// Sums that wait for none of each other, in the vectors of one instruction set.
 macro_rules! sums {
-    ($name:ident, $features:literal, $vector:ty, $splat:ident, $add:ident) => {
+    ($name:ident, $features:literal, $vector:ty, $splat:expr, $add:expr) => {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
         fn $name() {
             use std::arch::x86_64::*;
-            let (factor, mut sums) = ($splat(black_box(0.999)), [$splat(1.0); SUMS]);
+            let (factor, mut sums) = (black_box($splat), [$splat; SUMS]);
             for _ in 0..ARITHMETIC_ROUNDS {
                 for sum in &mut sums {
                     *sum = $add(*sum, factor, factor);
@@ -131,8 +160,21 @@ macro_rules! sums {
     };
 }
 
-sums!(avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps);
-sums!(avx512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps);
+sums!(avx2, "avx2,fma", __m256, _mm256_set1_ps(0.999), _mm256_fmadd_ps);
+sums!(avx512, "avx512f", __m512, _mm512_set1_ps(0.999), _mm512_fmadd_ps);
+sums!(integers_avx2, "avx2", __m256i, _mm256_set1_epi16(3), |sum, a, b| {
+    _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+});
+sums!(integers_avx512, "avx512f,avx512bw", __m512i, _mm512_set1_epi16(3), |sum, a, b| {
+    _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+});
+sums!(
+    integers_avx512vnni,
+    "avx512f,avx512bw,avx512vnni",
+    __m512i,
+    _mm512_set1_epi8(3),
+    _mm512_dpbusd_epi32
+);
 
 const PORTABLE: Arithmetic = Arithmetic { run: portable, count: ARITHMETIC_ROUNDS * SUMS * 4 };
 

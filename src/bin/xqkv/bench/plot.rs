@@ -6,10 +6,11 @@ use plotters::prelude::*;
 use std::path::Path;
 
 /// One colour for each dtype.
-const COLOURS: [(&str, RGBColor); 3] = [
+const COLOURS: [(&str, RGBColor); 4] = [
     ("f32", RGBColor(46, 92, 138)),
     ("bf16", RGBColor(217, 119, 43)),
     ("f16", RGBColor(82, 143, 92)),
+    ("int8", RGBColor(140, 86, 150)),
 ];
 
 pub fn draw(path: &Path, machine: &Machine, lines: &[Line]) -> Outcome<()> {

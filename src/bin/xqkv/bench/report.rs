@@ -5,7 +5,7 @@ use super::rotation::Rotation;
 use super::{Case, Work};
 use serde_json::{Value, json};
 use xqkv::capi::context::{InstructionSetChoice, xqkv_context_info};
-use xqkv::dtype::Dtype;
+use xqkv::dtype::WeightDtype;
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Format {
@@ -18,7 +18,7 @@ pub enum Format {
 /// What was measured of a case.
 pub struct Line {
     pub shape: String,
-    pub dtype: Dtype,
+    pub dtype: WeightDtype,
     /// Q or KV.
     pub part: &'static str,
     pub rows: i64,
@@ -78,7 +78,7 @@ impl Line {
             samples.iter().filter_map(|sample| Some(sample.workaround_seconds? / sample.seconds));
         Line {
             shape: rotation.shape.name.clone(),
-            dtype: rotation.dtype,
+            dtype: rotation.weights,
             part,
             rows,
             seconds,
@@ -113,9 +113,10 @@ impl Line {
 
     pub fn dtype_name(&self) -> &'static str {
         match self.dtype {
-            Dtype::F32 => "f32",
-            Dtype::F16 => "f16",
-            Dtype::Bf16 => "bf16",
+            WeightDtype::F32 => "f32",
+            WeightDtype::F16 => "f16",
+            WeightDtype::Bf16 => "bf16",
+            WeightDtype::Int8 => "int8",
         }
     }
 

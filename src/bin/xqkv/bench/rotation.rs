@@ -12,12 +12,14 @@ use std::cell::Cell;
 use xqkv::capi::forward::xqkv_forward;
 use xqkv::capi::spec::xqkv_spec;
 use xqkv::capi::update::{KindChoice, PartChoice};
-use xqkv::dtype::Dtype;
+use xqkv::dtype::{Dtype, WeightDtype};
 
 /// Layers, and memory for rows and results.
 pub struct Rotation {
     pub shape: Shape,
-    pub dtype: Dtype,
+    pub weights: WeightDtype,
+    /// Of rows and results.
+    dtype: Dtype,
     projection: Projection,
     /// Layers that decode steps go through.
     layers: i64,
@@ -37,19 +39,20 @@ impl Rotation {
     pub fn new(
         context: &Context,
         shape: &Shape,
-        dtype: Dtype,
+        weights: WeightDtype,
         arguments: &Arguments,
     ) -> Outcome<Self> {
+        let dtype = weights.element().unwrap_or(Dtype::F32);
         let most_rows = arguments.rows.iter().copied().chain([shape.encoder_rows]).max();
-        let one_layer = spec(shape, dtype, 1);
+        let one_layer = spec(shape, weights, 1);
         let options = balanced(&one_layer, 0, arguments.ranks)?;
         let shard = cut(&one_layer, &options)?;
         let columns = [shard.query_columns, shard.key_columns];
-        let query_bytes = (columns[0] * shape.decoder_width) as usize * dtype.bytes();
+        let query_bytes = (columns[0] * shape.decoder_width) as usize * weights.bytes();
         let cold = clock::rotation_bytes().div_ceil(query_bytes) as i64;
         let layers = if arguments.warm { 1 } else { cold };
         let at_once = if arguments.layers_at_once { shape.layers } else { 1 };
-        let spec = spec(shape, dtype, layers.max(at_once));
+        let spec = spec(shape, weights, layers.max(at_once));
         let mut packed_bytes = 0;
         let has_workaround = arguments.workaround && shape.decoder_width == shape.encoder_width;
         let full = if has_workaround { layers.max(at_once) } else { at_once };
@@ -60,7 +63,7 @@ impl Rotation {
         })?;
         let query = spec.layer_count * columns[0] * shape.decoder_width;
         let key_value = 2 * full * columns[1] * shape.encoder_width;
-        let necessary = (query + key_value) * dtype.bytes() as i64;
+        let necessary = (query + key_value) * weights.bytes() as i64;
         let rows = most_rows.unwrap_or(1).max(1);
         let bytes = |columns: i64| vec![0xff; (rows * columns * at_once) as usize * dtype.bytes()];
         let width = shape.decoder_width.max(shape.encoder_width);
@@ -68,6 +71,7 @@ impl Rotation {
             results: [bytes(columns[0]), bytes(columns[1]), bytes(columns[1])],
             rows: Elements::rounded(&random(rows as usize, width as usize), dtype).bytes,
             shape: shape.clone(),
+            weights,
             dtype,
             projection,
             layers,
@@ -86,9 +90,10 @@ impl Rotation {
             Work::Decode { rows } => (rows, self.shape.decoder_width, query),
             Work::Prefill { rows } => (rows, self.shape.encoder_width, 2 * key * self.at_once),
         };
-        let elements = inputs * outputs + rows * (inputs + outputs);
+        let weight_bytes = inputs as f64 * outputs as f64 * self.weights.bytes() as f64;
+        let row_bytes = (inputs + outputs) as f64 * self.dtype.bytes() as f64;
         Necessary {
-            bytes: elements as f64 * self.dtype.bytes() as f64,
+            bytes: weight_bytes + rows as f64 * row_bytes,
             multiply_adds: rows as f64 * inputs as f64 * outputs as f64,
         }
     }
@@ -161,7 +166,7 @@ impl Rotation {
     }
 }
 
-fn spec(shape: &Shape, dtype: Dtype, layers: i64) -> xqkv_spec {
+fn spec(shape: &Shape, weights: WeightDtype, layers: i64) -> xqkv_spec {
     let mut spec = crate::library::spec();
     spec.layer_count = layers;
     spec.decoder_width = shape.decoder_width;
@@ -169,7 +174,7 @@ fn spec(shape: &Shape, dtype: Dtype, layers: i64) -> xqkv_spec {
     spec.query_heads = shape.heads;
     spec.key_value_heads = shape.key_value_heads;
     spec.head_width = shape.head_width;
-    spec.weight_dtype = dtype as i32;
+    spec.weight_dtype = weights as i32;
     spec
 }
 
