@@ -20,6 +20,7 @@ class Xqkv:
     """This library by its C function; the structs are made beforehand, as an engine does."""
 
     products = 1
+    dtypes = ("f32", "bf16", "f16", "int8")
 
     def __init__(self, threads: int):
         import xqkv
@@ -45,11 +46,11 @@ class Xqkv:
                     put = getattr(self.xqkv.Part, part)
                     update.put(layer, put, matrix, convert=True)
                     update.put(layer, put, vector, kind=self.xqkv.Kind.BIAS)
-        self.case, self.rows = case, to_bits(rows, case.dtype)
+        self.case, self.rows = case, to_bits(rows, case.rows_dtype)
         self.results = [np.zeros((case.rows, case.outputs // len(parts)), self.rows.dtype) for _ in parts]
         side = "encoder" if case.is_prefill else "decoder"
         outputs = dict(zip(("key", "value") if case.is_prefill else ("query",), self.results, strict=True))
-        self.call = self.call_of(side, self.rows, outputs, dtype)
+        self.call = self.call_of(side, self.rows, outputs, self.dtype_of(case.rows_dtype))
 
     def dtype_of(self, name: str) -> int:
         """The library's number of it."""
@@ -83,13 +84,14 @@ class Xqkv:
 
     def result(self) -> np.ndarray:
         """What the last call wrote, in f32."""
-        return np.concatenate([from_bits(result, self.case.dtype) for result in self.results], axis=1)
+        return np.concatenate([from_bits(result, self.case.rows_dtype) for result in self.results], axis=1)
 
 
 class Torch:
     """torch.nn.functional.linear."""
 
     products = 1
+    dtypes = ("f32", "bf16", "f16")
 
     def __init__(self, threads: int):
         import torch
@@ -143,6 +145,8 @@ class TorchPrepacked(Torch):
 class OnnxRuntime:
     """One session of a model with a Gemm node for each copy: a session each would have threads of its own."""
 
+    dtypes = ("f32",)
+
     def __init__(self, threads: int):
         import onnx
         import onnxruntime
@@ -151,8 +155,6 @@ class OnnxRuntime:
 
     def prepare(self, case: Case, weight: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> None:
         """Makes the session, which packs the weights, and binds rows and results."""
-        if case.dtype != "f32":
-            raise Unsupported(f"onnxruntime's CPU has no {case.dtype} Gemm")
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
@@ -193,6 +195,8 @@ class OnnxRuntime:
 class Openvino:
     """One model with a MatMul for each copy."""
 
+    dtypes = ("f32", "bf16", "f16")
+
     def __init__(self, threads: int):
         import openvino
 
@@ -229,14 +233,13 @@ class Numpy:
     """numpy's product, which is OpenBLAS's."""
 
     products = 1
+    dtypes = ("f32",)
 
     def __init__(self, threads: int):
         del threads  # OPENBLAS_NUM_THREADS says it.
 
     def prepare(self, case: Case, weight: np.ndarray, bias: np.ndarray, rows: np.ndarray) -> None:
         """Copies the weights."""
-        if case.dtype != "f32":
-            raise Unsupported(f"OpenBLAS has no {case.dtype} product here")
         self.weights = [weight.copy() for _ in range(case.copies)]
         self.rows, self.bias = rows, bias
         self.last = np.zeros((case.rows, case.outputs), np.float32)

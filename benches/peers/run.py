@@ -19,7 +19,7 @@ import shapes
 
 FOLDER = Path(__file__).resolve().parent
 NAMES = (
-    "xqkv", "torch linear", "torch prepacked", "onnxruntime", "openvino", "onednn", "ctranslate2", "numpy",
+    "xqkv", "torch linear", "torch prepacked", "onnxruntime", "openvino", "onednn", "ctranslate2", "ctranslate2-int8", "numpy",
 )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16", "f16"], choices=["f32", "bf16", "f16"])
+    parser.add_argument("--dtypes", nargs="+", default=report.DTYPES, choices=report.DTYPES)
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 4, 16, 32, 64])
     names = [model.name for model in shapes.MODELS]
     parser.add_argument("--models", nargs="+", default=names, choices=names)

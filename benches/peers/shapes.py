@@ -51,8 +51,13 @@ class Case:
     @property
     def copies(self) -> int:
         """Distinct matrices that calls go through."""
-        weight_bytes = self.outputs * self.inputs * (4 if self.dtype == "f32" else 2)
+        weight_bytes = self.outputs * self.inputs * {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}[self.dtype]
         return 1 if self.is_prefill else max(1, COLD_BYTES // weight_bytes)
+
+    @property
+    def rows_dtype(self) -> str:
+        """Of rows, bias and results."""
+        return "f32" if self.dtype == "int8" else self.dtype
 
     @property
     def name(self) -> str:

@@ -34,10 +34,18 @@ def over_bound(dtype: str, result: np.ndarray, weight: np.ndarray, bias: np.ndar
     some = slice(0, 8)
     exact = rows[some].astype(np.float64) @ weight.T.astype(np.float64) + bias
     magnitude = np.abs(rows[some]).astype(np.float64) @ np.abs(weight.T).astype(np.float64) + np.abs(bias)
+    if dtype == "int8":
+        return float(np.max(np.abs(result[some] - exact) / integer_bound(weight, rows)))
     epsilon = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}[dtype]
     # torch rounds f16 sums more than once; others keep f32.
     bound = rows.shape[1] * 2.0**-24 * magnitude + 4 * epsilon * (np.abs(exact) + magnitude / 64)
     return float(np.max(np.abs(result[some] - exact) / bound))
+
+
+def integer_bound(weight: np.ndarray, rows: np.ndarray) -> float:
+    """Half a step of the rows' integers of 127 and of the weights' of 63, with the largest scales there are."""
+    largest, size = np.max(np.abs(rows)) * np.max(np.abs(weight)), rows.shape[1]
+    return float(largest * size * (0.5 / 127 + 0.5 / 63) * 1.01)
 
 
 class Worker:
@@ -49,6 +57,8 @@ class Worker:
     def prepare(self, case: Case) -> float:
         """Makes everything ready, and tells the error of a first call over its bound."""
         weight, bias, rows = inputs(case)
+        if case.dtype not in self.candidate.dtypes:
+            raise Unsupported(f"has no {case.dtype} product on a CPU, or none that is timed here")
         self.candidate.prepare(case, weight, bias, rows)
         self.case = case
         self.candidate.run(0)
