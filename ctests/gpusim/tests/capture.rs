@@ -19,10 +19,29 @@ fn begin(stream: u64, mode: c_int) {
     ok(unsafe { cuStreamBeginCapture_v2(stream, mode) });
 }
 
-fn end(stream: u64) -> Result<u64, c_int> {
+/// Destroyed when dropped, so that none is left for another test to count.
+#[derive(Debug, PartialEq)]
+struct Graph(u64);
+
+/// The same.
+struct Exec(u64);
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        unsafe { cuGraphDestroy(self.0) };
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        unsafe { cuGraphExecDestroy(self.0) };
+    }
+}
+
+fn end(stream: u64) -> Result<Graph, c_int> {
     let mut graph = 1;
     match unsafe { cuStreamEndCapture(stream, &mut graph) } {
-        SUCCESS => Ok(graph),
+        SUCCESS => Ok(Graph(graph)),
         status => {
             assert_eq!(graph, 0);
             Err(status)
@@ -30,11 +49,10 @@ fn end(stream: u64) -> Result<u64, c_int> {
     }
 }
 
-fn instantiate(graph: u64) -> u64 {
+fn instantiate(graph: Graph) -> Exec {
     let mut exec = 0;
-    ok(unsafe { cuGraphInstantiateWithFlags(&mut exec, graph, 0) });
-    ok(unsafe { cuGraphDestroy(graph) });
-    exec
+    ok(unsafe { cuGraphInstantiateWithFlags(&mut exec, graph.0, 0) });
+    Exec(exec)
 }
 
 fn status_of(stream: u64) -> c_int {
@@ -54,9 +72,6 @@ fn fork_and_join(first: u64, second: u64, address: u64) {
 #[test]
 fn a_graph_runs_what_was_captured_at_every_launch() {
     let _sim = sim();
-    let live = || unsafe { gpusim_live(c"graphs".as_ptr()) };
-    // Other tests of this process leave some.
-    let before = live();
     let (address, first, second) = (alloc(8), stream(1), stream(1));
     begin(first, GLOBAL);
     assert_eq!(status_of(first), 1);
@@ -67,11 +82,11 @@ fn a_graph_runs_what_was_captured_at_every_launch() {
     assert_eq!(read(address, 8), [0xFF; 8]);
     for _ in 0..2 {
         fill(first, address, 0, 8);
-        ok(unsafe { cuGraphLaunch(exec, first) });
+        ok(unsafe { cuGraphLaunch(exec.0, first) });
         assert_eq!(read(address, 8), [1, 1, 1, 1, 2, 2, 2, 2]);
     }
-    ok(unsafe { cuGraphExecDestroy(exec) });
-    assert_eq!(live(), before);
+    drop(exec);
+    assert_eq!(unsafe { gpusim_live(c"graphs".as_ptr()) }, 0);
     clean();
 }
 
@@ -86,8 +101,8 @@ fn a_launch_keeps_the_order_of_its_branches_and_of_earlier_launches() {
     ok(touch(first, "other", vec![Access::read(address, 8)]));
     order(second, first);
     let exec = instantiate(end(first).unwrap());
-    ok(unsafe { cuGraphLaunch(exec, first) });
-    ok(unsafe { cuGraphLaunch(exec, second) });
+    ok(unsafe { cuGraphLaunch(exec.0, first) });
+    ok(unsafe { cuGraphLaunch(exec.0, second) });
     clean();
 }
 
@@ -102,7 +117,7 @@ fn branches_of_a_graph_that_nothing_orders_race() {
     order(second, first);
     let exec = instantiate(end(first).unwrap());
     clean();
-    ok(unsafe { cuGraphLaunch(exec, first) });
+    ok(unsafe { cuGraphLaunch(exec.0, first) });
     violated("race");
 }
 
@@ -113,8 +128,8 @@ fn a_launch_comes_after_the_stream_and_after_the_last_launch() {
     begin(first, GLOBAL);
     fill(first, address, 1, 8);
     let exec = instantiate(end(first).unwrap());
-    ok(unsafe { cuGraphLaunch(exec, first) });
-    ok(unsafe { cuGraphLaunch(exec, second) });
+    ok(unsafe { cuGraphLaunch(exec.0, first) });
+    ok(unsafe { cuGraphLaunch(exec.0, second) });
     fill(second, address, 3, 8);
     clean();
     fill(first, address, 4, 8);
@@ -132,8 +147,8 @@ fn products_are_counted_at_every_launch() {
     ok(machine::enqueue("cublasLtMatmul", first as *mut _, op));
     let exec = instantiate(end(first).unwrap());
     assert_eq!(gpusim_matmuls(), before.0);
-    ok(unsafe { cuGraphLaunch(exec, first) });
-    ok(unsafe { cuGraphLaunch(exec, first) });
+    ok(unsafe { cuGraphLaunch(exec.0, first) });
+    ok(unsafe { cuGraphLaunch(exec.0, first) });
     assert_eq!((gpusim_matmuls(), gpusim_multiply_adds()), (before.0 + 2, before.1 + 20));
 }
 
@@ -145,7 +160,7 @@ fn memory_freed_after_the_capture_is_found_at_the_launch() {
     ok(touch(first, "kernel", vec![Access::read(address, 8)]));
     let exec = instantiate(end(first).unwrap());
     ok(unsafe { cuMemFree_v2(address) });
-    ok(unsafe { cuGraphLaunch(exec, first) });
+    ok(unsafe { cuGraphLaunch(exec.0, first) });
     violated("which was freed");
     assert_eq!(unsafe { cuStreamSynchronize(first) }, ILLEGAL_ADDRESS);
 }
