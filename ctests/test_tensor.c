@@ -214,6 +214,9 @@ static void bad_integers_are_refused(xqkv_update *update) {
     REFUSED_INTEGERS(tensor.scale_dtype = XQKV_DTYPE_INT8, XQKV_STATUS_INVALID_ENUM, "scale_dtype");
     REFUSED_INTEGERS(tensor.scale_block_rows = 0, XQKV_STATUS_INVALID_ARGUMENT, "scale_block_rows is 0");
     REFUSED_INTEGERS(tensor.scale_block_columns = -1, XQKV_STATUS_INVALID_ARGUMENT, "scale_block_columns -1");
+    REFUSED_INTEGERS(tensor.rows = INT64_MAX, XQKV_STATUS_SIZE_OVERFLOW, "2^63");
+    REFUSED_INTEGERS((tensor.rows = INT64_MAX / 2, tensor.columns = 1, tensor.scale_block_rows = 1),
+                     XQKV_STATUS_SIZE_OVERFLOW, "2^63");
     REFUSED_INTEGERS(tensor.scale_block_columns = 2, XQKV_STATUS_NOT_SUPPORTED, "whole rows");
     REFUSED_INTEGERS(tensor = test_tensor(weight, 12, DECODER_WIDTH), XQKV_STATUS_INVALID_DTYPE, "convert");
     REFUSED_INTEGERS((tensor = test_tensor(weight, 12, DECODER_WIDTH), tensor.convert = 1), XQKV_STATUS_INVALID_ARGUMENT,

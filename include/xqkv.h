@@ -2488,9 +2488,10 @@ xqkv_status xqkv_update_begin(const struct xqkv_projection *projection,
  * `tensor->fused_order`. A norm has head_width `rows`, whatever the extent. Any thread.
  *
  * Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
- * INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have), SIZE_OVERFLOW,
- * INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
- * NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
+ * INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have, scales that the
+ * dtype does not have or lacks, an element that is not finite and is to become an integer),
+ * SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE,
+ * DUPLICATE_PART, NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
  */
 xqkv_status xqkv_update_put(struct xqkv_update *update,
                             int64_t layer,

@@ -307,15 +307,24 @@ impl xqkv_tensor {
              only scales of whole rows are supported"
         );
         let scale_dtype = Dtype::from_integer(self.scale_dtype, "tensor.scale_dtype")?;
-        let bytes =
-            (self.rows.max(0) as u64).div_ceil(block_rows as u64) as usize * scale_dtype.bytes();
         let mut scales: &[u8] = &[];
-        if bytes > 0 {
+        if self.rows > 0 {
+            let bytes = self.scale_bytes(scale_dtype)?;
             ensure_pointer(self.scale.cast::<u8>(), "tensor.scale")?;
             // SAFETY: not NULL, and the caller's promise covers these bytes.
             scales = unsafe { std::slice::from_raw_parts(self.scale.cast::<u8>(), bytes) };
         }
         Ok(Some(Integers { scales, dtype: scale_dtype, block_rows }))
+    }
+
+    /// Bytes of the scales of rows that there are.
+    fn scale_bytes(&self, dtype: Dtype) -> Result<usize, Error> {
+        let blocks = (self.rows - 1) / self.scale_block_rows + 1;
+        let bytes = blocks.checked_mul(dtype.bytes() as i64).map(|bytes| bytes as usize);
+        bytes.ok_or_else(|| {
+            let message = format!("tensor.scale of {blocks} blocks of rows exceeds 2^63 bytes");
+            Error::new(Status::SizeOverflow, message)
+        })
     }
 
     fn ensure_no_scale(&self, dtype: WeightDtype) -> Result<(), Error> {

@@ -121,9 +121,10 @@ pub unsafe extern "C" fn xqkv_update_begin(
 /// `tensor->fused_order`. A norm has head_width `rows`, whatever the extent. Any thread.
 ///
 /// Returns, with the update as it was: NULL_ARGUMENT, INVALID_STRUCT_SIZE, INVALID_HANDLE,
-/// INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have), SIZE_OVERFLOW,
-/// INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE, DUPLICATE_PART,
-/// NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
+/// INVALID_ENUM, INVALID_ARGUMENT (a bias or a norm that the spec does not have, scales that the
+/// dtype does not have or lacks, an element that is not finite and is to become an integer),
+/// SIZE_OVERFLOW, INVALID_STRIDE, MISALIGNED, INVALID_SHAPE, INVALID_DTYPE, LAYER_OUT_OF_RANGE,
+/// DUPLICATE_PART, NOT_SUPPORTED, OUT_OF_MEMORY, HANDLE_POISONED, WRONG_MEMORY, DEVICE_REFUSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xqkv_update_put(
     update: *mut xqkv_update,
