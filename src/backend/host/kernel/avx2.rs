@@ -124,32 +124,14 @@ unsafe fn rounded_to_upper_half(values: __m256) -> __m256i {
 }
 
 /// Two steps at once, as 16-bit integers: products of 8-bit ones overflow no sum of theirs.
-impl Integers for Avx2 {
+impl Dots for Avx2 {
     type Floats = Self;
     type Vector = __m256i;
     const STEPS: usize = 2;
-    const OFFSET: i32 = 0;
+    const VECTOR_BYTES: usize = 16;
 
     #[inline(always)]
-    unsafe fn zero() -> __m256i {
-        // SAFETY: as above.
-        unsafe { _mm256_setzero_si256() }
-    }
-
-    #[inline(always)]
-    unsafe fn load(sums: *const i32) -> __m256i {
-        // SAFETY: as above.
-        unsafe { _mm256_loadu_si256(sums.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(sums: *mut i32, values: __m256i) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(sums.cast(), values) }
-    }
-
-    #[inline(always)]
-    unsafe fn weights(bytes: *const i8) -> __m256i {
+    unsafe fn weights(bytes: *const u8) -> __m256i {
         // SAFETY: as above.
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes.cast())) }
     }
@@ -161,23 +143,27 @@ impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: __m256i, inputs: __m256i, sums: __m256i) -> __m256i {
+    unsafe fn dot(weights: __m256i, inputs: __m256i, sums: __m256) -> __m256 {
         // SAFETY: as above.
-        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(weights, inputs)) }
-    }
-
-    #[inline(always)]
-    unsafe fn less(sums: __m256i, excess: i32) -> __m256 {
-        // SAFETY: as above.
-        unsafe { _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(excess))) }
+        unsafe {
+            let product = _mm256_madd_epi16(weights, inputs);
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sums), product))
+        }
     }
 }
 
-integers_for!(
-    Avx2,
-    [1 x 4, 2 x 2, 3 x 2, 4 x 1, 5 x 1, 6 x 1],
-    target_feature(enable = "avx2,fma,f16c")
-);
+impl Integers for Avx2 {
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn less(sums: __m256, excess: i32) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let excess = _mm256_set1_epi32(excess);
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(sums), excess))
+        }
+    }
+}
 
 compiled_for!(
     Avx2,

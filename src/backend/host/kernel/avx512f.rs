@@ -123,32 +123,14 @@ unsafe fn rounded_to_upper_half(values: __m512) -> __m512i {
 }
 
 /// Two steps at once, as 16-bit integers: products of 8-bit ones overflow no sum of theirs.
-impl Integers for Avx512 {
+impl Dots for Avx512 {
     type Floats = Self;
     type Vector = __m512i;
     const STEPS: usize = 2;
-    const OFFSET: i32 = 0;
+    const VECTOR_BYTES: usize = 32;
 
     #[inline(always)]
-    unsafe fn zero() -> __m512i {
-        // SAFETY: as above.
-        unsafe { _mm512_setzero_si512() }
-    }
-
-    #[inline(always)]
-    unsafe fn load(sums: *const i32) -> __m512i {
-        // SAFETY: as above.
-        unsafe { _mm512_loadu_si512(sums.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(sums: *mut i32, values: __m512i) {
-        // SAFETY: as above.
-        unsafe { _mm512_storeu_si512(sums.cast(), values) }
-    }
-
-    #[inline(always)]
-    unsafe fn weights(bytes: *const i8) -> __m512i {
+    unsafe fn weights(bytes: *const u8) -> __m512i {
         // SAFETY: as above.
         unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(bytes.cast())) }
     }
@@ -160,25 +142,27 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: __m512i, inputs: __m512i, sums: __m512i) -> __m512i {
+    unsafe fn dot(weights: __m512i, inputs: __m512i, sums: __m512) -> __m512 {
         // SAFETY: as above.
-        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(weights, inputs)) }
-    }
-
-    #[inline(always)]
-    unsafe fn less(sums: __m512i, excess: i32) -> __m512 {
-        // SAFETY: as above.
-        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(excess))) }
+        unsafe {
+            let product = _mm512_madd_epi16(weights, inputs);
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sums), product))
+        }
     }
 }
 
-integers_for!(
-    Avx512,
-    [
-        1 x 2, 2 x 2, 3 x 2, 4 x 1, 5 x 1, 6 x 1, 7 x 1, 8 x 1, 9 x 1, 10 x 1, 11 x 1, 12 x 1
-    ],
-    target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")
-);
+impl Integers for Avx512 {
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn less(sums: __m512, excess: i32) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let excess = _mm512_set1_epi32(excess);
+            _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sums), excess))
+        }
+    }
+}
 
 compiled_for!(
     Avx512,

@@ -8,33 +8,15 @@ use std::arch::x86_64::*;
 #[derive(Clone, Copy)]
 struct Avx512Vnni;
 
-impl Integers for Avx512Vnni {
+impl Dots for Avx512Vnni {
     type Floats = Avx512;
     type Vector = __m512i;
     const STEPS: usize = 4;
-    const OFFSET: i32 = 128;
+    const VECTOR_BYTES: usize = 64;
 
     #[inline(always)]
-    unsafe fn zero() -> __m512i {
+    unsafe fn weights(bytes: *const u8) -> __m512i {
         // SAFETY: the trait's, here and below.
-        unsafe { Avx512::zero() }
-    }
-
-    #[inline(always)]
-    unsafe fn load(sums: *const i32) -> __m512i {
-        // SAFETY: as above.
-        unsafe { <Avx512 as Integers>::load(sums) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(sums: *mut i32, values: __m512i) {
-        // SAFETY: as above.
-        unsafe { <Avx512 as Integers>::store(sums, values) }
-    }
-
-    #[inline(always)]
-    unsafe fn weights(bytes: *const i8) -> __m512i {
-        // SAFETY: as above.
         unsafe {
             let weights = _mm512_loadu_si512(bytes.cast());
             _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN))
@@ -48,13 +30,19 @@ impl Integers for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn dot(weights: __m512i, inputs: __m512i, sums: __m512i) -> __m512i {
+    unsafe fn dot(weights: __m512i, inputs: __m512i, sums: __m512) -> __m512 {
         // SAFETY: as above.
-        unsafe { _mm512_dpbusd_epi32(sums, weights, inputs) }
+        unsafe {
+            _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sums), weights, inputs))
+        }
     }
+}
+
+impl Integers for Avx512Vnni {
+    const OFFSET: i32 = 128;
 
     #[inline(always)]
-    unsafe fn less(sums: __m512i, excess: i32) -> __m512 {
+    unsafe fn less(sums: __m512, excess: i32) -> __m512 {
         // SAFETY: as above.
         unsafe { Avx512::less(sums, excess) }
     }

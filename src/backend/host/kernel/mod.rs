@@ -13,6 +13,7 @@ mod avx512bf16;
 mod avx512f;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+mod dots;
 mod integer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -231,6 +232,8 @@ unsafe fn copy_halves(row: *const u8, inputs: *mut u8, count: usize) {
 /// keeps in registers, with the panels that are taken at once.
 macro_rules! compiled_for {
     ($simd:ty, [$($rows:literal x $panels:literal),+] $(, $feature:meta)?) => {
+        integers_for!($simd, [$($rows x $panels),+] $(, $feature)?);
+
         /// # Safety
         /// As for [`Kernel`].
         $(#[$feature])?
@@ -300,16 +303,30 @@ macro_rules! compiled_for {
 }
 use compiled_for;
 
-/// Compiles the loops of integers, as [`compiled_for`] does the others.
-macro_rules! integers_for {
-    ($integers:ty, [$($rows:literal x $panels:literal),+] $(, $feature:meta)?) => {
+/// Compiles the loops of dot products.
+macro_rules! dots_for {
+    ($dots:ty, [$($rows:literal x $panels:literal),+] $(, $feature:meta)?) => {
         /// # Safety
         /// As for [`Kernel`].
         $(#[$feature])?
-        unsafe fn integer_kernel<const ROWS: usize, const PANELS: usize>(call: &Call) {
+        unsafe fn dots_kernel<const ROWS: usize, const PANELS: usize>(call: &Call) {
             // SAFETY: passed on.
-            unsafe { integer::tile::<$integers, ROWS, PANELS>(call) }
+            unsafe { dots::tile::<$dots, ROWS, PANELS>(call) }
         }
+
+        const DOTS: Shapes = Shapes(&[$(Shape {
+            wide_panels: $panels,
+            wide: dots_kernel::<$rows, $panels>,
+            single: dots_kernel::<$rows, 1>,
+        }),+]);
+    };
+}
+use dots_for;
+
+/// Compiles the loops of integers.
+macro_rules! integers_for {
+    ($integers:ty, [$($rows:literal x $panels:literal),+] $(, $feature:meta)?) => {
+        dots_for!($integers, [$($rows x $panels),+] $(, $feature)?);
 
         /// # Safety
         /// As for [`Scale`].
@@ -341,12 +358,8 @@ macro_rules! integers_for {
         }
 
         pub(super) const INT8: Int8 = Int8 {
-            shapes: Shapes(&[$(Shape {
-                wide_panels: $panels,
-                wide: integer_kernel::<$rows, $panels>,
-                single: integer_kernel::<$rows, 1>,
-            }),+]),
-            steps: <$integers as Integers>::STEPS,
+            shapes: DOTS,
+            steps: <$integers as Dots>::STEPS,
             rows: |dtype| with_element!(dtype, E => Integral {
                 scale: scale::<E>,
                 quantise: quantise::<E>,
@@ -360,10 +373,13 @@ use integers_for;
 
 /// What the files of the instruction sets build on.
 mod prelude {
+    pub(super) use super::dots::{self, Dots};
     pub(super) use super::integer::{self, Integers, Quantum};
     pub(super) use super::simd::{self, Lanes, Simd};
     pub(super) use super::tile::{self, Call, Format, Paired, Straight};
-    pub(super) use super::{Int8, Integral, Kernels, Shape, Shapes, compiled_for, integers_for};
+    pub(super) use super::{
+        Int8, Integral, Kernels, Shape, Shapes, compiled_for, dots_for, integers_for,
+    };
     pub(super) use crate::backend::host::store::Panel;
     pub(super) use crate::dtype::{Element, bf16, f16, with_element};
 }

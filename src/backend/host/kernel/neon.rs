@@ -132,73 +132,52 @@ unsafe fn rounded_to_upper_half(values: float32x4_t) -> uint32x4_t {
 }
 
 /// Two steps at once, as 16-bit integers.
-impl Integers for Neon {
+impl Dots for Neon {
     type Floats = Self;
-    type Vector = [int32x4_t; 2];
+    type Vector = [int16x8_t; 2];
     const STEPS: usize = 2;
-    const OFFSET: i32 = 0;
+    const VECTOR_BYTES: usize = 16;
 
     #[inline(always)]
-    unsafe fn zero() -> [int32x4_t; 2] {
+    unsafe fn weights(bytes: *const u8) -> [int16x8_t; 2] {
         // SAFETY: as above.
-        unsafe { [vdupq_n_s32(0); 2] }
+        unsafe { [vmovl_s8(vld1_s8(bytes.cast())), vmovl_s8(vld1_s8(bytes.cast::<i8>().add(8)))] }
     }
 
     #[inline(always)]
-    unsafe fn load(sums: *const i32) -> [int32x4_t; 2] {
-        // SAFETY: as above.
-        unsafe { [vld1q_s32(sums), vld1q_s32(sums.add(4))] }
-    }
-
-    #[inline(always)]
-    unsafe fn store(sums: *mut i32, values: [int32x4_t; 2]) {
+    unsafe fn inputs(bytes: *const u8) -> [int16x8_t; 2] {
         // SAFETY: as above.
         unsafe {
-            vst1q_s32(sums, values[0]);
-            vst1q_s32(sums.add(4), values[1]);
+            let pair = vdupq_n_s32(bytes.cast::<i32>().read_unaligned());
+            [vreinterpretq_s16_s32(pair); 2]
         }
     }
 
     #[inline(always)]
-    unsafe fn weights(bytes: *const i8) -> [int32x4_t; 2] {
+    unsafe fn dot(weights: [int16x8_t; 2], inputs: [int16x8_t; 2], sums: Vector) -> Vector {
         // SAFETY: as above.
         unsafe {
-            let halves = [vld1_s8(bytes), vld1_s8(bytes.add(8))];
-            halves.map(|half| vreinterpretq_s32_s16(vmovl_s8(half)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn inputs(bytes: *const u8) -> [int32x4_t; 2] {
-        // SAFETY: as above.
-        unsafe { [vdupq_n_s32(bytes.cast::<i32>().read_unaligned()); 2] }
-    }
-
-    #[inline(always)]
-    unsafe fn dot(
-        weights: [int32x4_t; 2],
-        inputs: [int32x4_t; 2],
-        sums: [int32x4_t; 2],
-    ) -> [int32x4_t; 2] {
-        // SAFETY: as above.
-        unsafe {
-            let inputs = vreinterpretq_s16_s32(inputs[0]);
-            let product = |weights: int32x4_t| {
-                let weights = vreinterpretq_s16_s32(weights);
+            std::array::from_fn(|half| {
+                let (weights, inputs) = (weights[half], inputs[half]);
                 let low = vmull_s16(vget_low_s16(weights), vget_low_s16(inputs));
-                vpaddq_s32(low, vmull_high_s16(weights, inputs))
-            };
-            [vaddq_s32(sums[0], product(weights[0])), vaddq_s32(sums[1], product(weights[1]))]
+                let product = vpaddq_s32(low, vmull_high_s16(weights, inputs));
+                vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(sums[half]), product))
+            })
         }
-    }
-
-    #[inline(always)]
-    unsafe fn less(sums: [int32x4_t; 2], excess: i32) -> Vector {
-        // SAFETY: as above.
-        unsafe { sums.map(|sums| vcvtq_f32_s32(vsubq_s32(sums, vdupq_n_s32(excess)))) }
     }
 }
 
-integers_for!(Neon, [1 x 2, 2 x 2, 3 x 1, 4 x 1, 5 x 1, 6 x 1], target_feature(enable = "neon"));
+impl Integers for Neon {
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn less(sums: Vector, excess: i32) -> Vector {
+        // SAFETY: as above.
+        unsafe {
+            let excess = vdupq_n_s32(excess);
+            sums.map(|sums| vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_f32(sums), excess)))
+        }
+    }
+}
 
 compiled_for!(Neon, [1 x 2, 2 x 2, 3 x 1, 4 x 1, 5 x 1, 6 x 1], target_feature(enable = "neon"));

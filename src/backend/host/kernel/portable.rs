@@ -56,64 +56,48 @@ impl<E: Element> Lanes<E> for Portable {
     }
 }
 
-impl Integers for Portable {
+impl Dots for Portable {
     type Floats = Self;
-    type Vector = [i32; Self::WIDTH];
+    type Vector = [[i16; 2]; Self::WIDTH];
     const STEPS: usize = 2;
-    const OFFSET: i32 = 0;
+    const VECTOR_BYTES: usize = 2 * Self::WIDTH;
 
     #[inline(always)]
-    unsafe fn zero() -> [i32; Self::WIDTH] {
-        [0; Self::WIDTH]
-    }
-
-    #[inline(always)]
-    unsafe fn load(sums: *const i32) -> [i32; Self::WIDTH] {
-        // SAFETY: the trait's.
-        unsafe { *sums.cast() }
-    }
-
-    #[inline(always)]
-    unsafe fn store(sums: *mut i32, values: [i32; Self::WIDTH]) {
-        // SAFETY: the trait's.
-        unsafe { *sums.cast() = values }
-    }
-
-    /// Two integers in each, as 16 bits.
-    #[inline(always)]
-    unsafe fn weights(bytes: *const i8) -> [i32; Self::WIDTH] {
+    unsafe fn weights(bytes: *const u8) -> [[i16; 2]; Self::WIDTH] {
         // SAFETY: the trait's.
         let pairs = unsafe { &*bytes.cast::<[[i8; 2]; Self::WIDTH]>() };
-        pairs.map(|[first, second]| i32::from(first) & 0xffff | i32::from(second) << 16)
+        pairs.map(|pair| pair.map(i16::from))
     }
 
     #[inline(always)]
-    unsafe fn inputs(bytes: *const u8) -> [i32; Self::WIDTH] {
+    unsafe fn inputs(bytes: *const u8) -> [[i16; 2]; Self::WIDTH] {
         // SAFETY: the trait's.
-        let pair = unsafe { *bytes.cast::<[i16; 2]>() };
-        [i32::from(pair[0]) & 0xffff | i32::from(pair[1]) << 16; Self::WIDTH]
+        [unsafe { *bytes.cast::<[i16; 2]>() }; Self::WIDTH]
     }
 
     #[inline(always)]
     unsafe fn dot(
-        weights: [i32; Self::WIDTH],
-        inputs: [i32; Self::WIDTH],
-        sums: [i32; Self::WIDTH],
-    ) -> [i32; Self::WIDTH] {
-        let first = |pair: i32| i32::from(pair as i16);
+        weights: [[i16; 2]; Self::WIDTH],
+        inputs: [[i16; 2]; Self::WIDTH],
+        sums: Vector,
+    ) -> Vector {
         let product = |lane: usize| {
-            let (weights, inputs) = (weights[lane], inputs[lane]);
-            (first(weights) * first(inputs)).wrapping_add((weights >> 16) * (inputs >> 16))
+            let [first, second] =
+                [0, 1].map(|step| i32::from(weights[lane][step]) * i32::from(inputs[lane][step]));
+            first.wrapping_add(second)
         };
-        std::array::from_fn(|lane| sums[lane].wrapping_add(product(lane)))
-    }
-
-    #[inline(always)]
-    unsafe fn less(sums: [i32; Self::WIDTH], excess: i32) -> Vector {
-        sums.map(|sum| sum.wrapping_sub(excess) as f32)
+        let sum = |lane: usize| (sums[lane].to_bits() as i32).wrapping_add(product(lane));
+        std::array::from_fn(|lane| f32::from_bits(sum(lane) as u32))
     }
 }
 
-integers_for!(Portable, [1 x 1, 2 x 1]);
+impl Integers for Portable {
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn less(sums: Vector, excess: i32) -> Vector {
+        sums.map(|sum| (sum.to_bits() as i32).wrapping_sub(excess) as f32)
+    }
+}
 
 compiled_for!(Portable, [1 x 1, 2 x 1]);

@@ -37,7 +37,7 @@ pub(in crate::backend::host) struct Call {
 }
 
 /// The sums of some rows and panels.
-type Sums<V, const ROWS: usize, const PANELS: usize> = [[[V; 2]; PANELS]; ROWS];
+pub(super) type Sums<V, const ROWS: usize, const PANELS: usize> = [[[V; 2]; PANELS]; ROWS];
 
 /// How a panel lays out its weights.
 pub(in crate::backend::host) trait Format<S: Simd> {
