@@ -10,7 +10,7 @@ use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Norm, Part, Spec};
 use xqkv::weights::checkpoint::{Checkpoint, Location};
 use xqkv::weights::report::Report;
-use xqkv::weights::{Change, Data, Extent, FusedOrder, Kind, Layout, Source, Update};
+use xqkv::weights::{Change, Data, Extent, FusedOrder, Kind, Layout, Numbers, Source, Update};
 
 fn root(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
@@ -78,8 +78,7 @@ fn put_whole(update: &mut Update, layer: i64, part: Part, kind: Kind, change: &C
     let shape = kind.shape(update.spec(), part);
     let (rows, columns) = (shape[0], shape.get(1).copied().unwrap_or(1));
     let source = Source {
-        dtype: dtype.into(),
-        integers: None,
+        numbers: Numbers::Plain(dtype),
         data: Data::Copied(data),
         rows,
         columns,

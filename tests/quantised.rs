@@ -16,7 +16,7 @@ use xqkv::error::{Error, Status};
 use xqkv::projection::{Membership, Projection};
 use xqkv::shard::{Range, Shard, Split, balanced};
 use xqkv::spec::{Part, Parts, Spec};
-use xqkv::weights::{Data, Extent, FusedOrder, Integers, Kind, Layout, Source};
+use xqkv::weights::{Data, Extent, FusedOrder, Integers, Kind, Layout, Numbers, Source};
 
 const INPUTS: usize = 101;
 const HEADS: i64 = 5;
@@ -79,21 +79,15 @@ impl Way {
             let scales = Elements::rounded(&scales, self.scale_dtype);
             let (bytes, block_rows) = (self.bytes(&[number]), self.block_rows as i64);
             let integers = Integers { scales: &scales.bytes, dtype: self.scale_dtype, block_rows };
-            let source = self.source(&bytes, OUTPUTS, Some(integers));
+            let source = self.source(&bytes, OUTPUTS, integers);
             update.put(0, &[part], Kind::Weight, &source)?;
         }
         projection.commit(&update).map(|_| ())
     }
 
-    fn source<'a>(
-        &self,
-        bytes: &'a [u8],
-        rows: usize,
-        integers: Option<Integers<'a>>,
-    ) -> Source<'a> {
+    fn source<'a>(&self, bytes: &'a [u8], rows: usize, integers: Integers<'a>) -> Source<'a> {
         Source {
-            dtype: WeightDtype::Int8,
-            integers,
+            numbers: Numbers::Scaled(integers),
             data: Data::Copied(bytes),
             rows: rows as i64,
             columns: INPUTS as i64,
@@ -300,7 +294,7 @@ fn the_widest_sums_do_not_overflow() {
             Projection::new(backend, wide.clone(), shard.unwrap(), numerics, membership).unwrap();
         let (bytes, scales) = (vec![0x80; inner as usize], 1.0_f32.to_ne_bytes());
         let integers = Integers { scales: &scales, dtype: Dtype::F32, block_rows: 1 };
-        let source = PLAIN.source(&bytes, 1, Some(integers));
+        let source = PLAIN.source(&bytes, 1, integers);
         let source = Source { columns: inner, row_stride: inner, ..source };
         let mut update = one.begin();
         for part in Part::ALL {

@@ -5,7 +5,7 @@ use super::plain::{self, Plain, ensure_pointer, flag};
 use crate::backend::{self, Backend};
 use crate::dtype::{Dtype, WeightDtype};
 use crate::error::{Error, Status, ensure, named_enum};
-use crate::weights::{self, Data, Extent, Integers, Kind, Source};
+use crate::weights::{self, Data, Extent, Integers, Kind, Numbers, Source};
 use std::ffi::c_void;
 
 /// Whether a tensor is the whole layer's or this rank's.
@@ -205,11 +205,9 @@ impl xqkv_tensor {
         };
         let (columns, row_stride) = self.columns_and_stride(layout)?;
         let order = FusedOrder::from_integer(self.fused_order, "tensor.fused_order")?;
-        let dtype = WeightDtype::from_integer(self.dtype, "tensor.dtype")?;
         let mut source = Source {
-            dtype,
             // SAFETY: passed on.
-            integers: unsafe { self.integers(dtype, columns) }?,
+            numbers: unsafe { self.numbers(columns) }?,
             data: Data::Copied(&[]),
             rows: self.rows,
             columns,
@@ -280,17 +278,14 @@ impl xqkv_tensor {
         Ok((columns, row_stride))
     }
 
-    /// The scales of integers; a tensor of anything else must have none.
+    /// What the elements are, with the scales of integers; anything else must have none.
     ///
     /// # Safety
     /// As for `source`, and `scale` has as many elements as there are blocks.
-    unsafe fn integers<'a>(
-        &self,
-        dtype: WeightDtype,
-        columns: i64,
-    ) -> Result<Option<Integers<'a>>, Error> {
-        if dtype.element().is_some() {
-            return self.ensure_no_scale(dtype).map(|()| None);
+    unsafe fn numbers<'a>(&self, columns: i64) -> Result<Numbers<'a>, Error> {
+        let dtype = WeightDtype::from_integer(self.dtype, "tensor.dtype")?;
+        if let Some(element) = dtype.element() {
+            return self.ensure_no_scale(element).map(|()| Numbers::Plain(element));
         }
         let (block_rows, block_columns) = (self.scale_block_rows, self.scale_block_columns);
         ensure!(
@@ -314,7 +309,7 @@ impl xqkv_tensor {
             // SAFETY: not NULL, and the caller's promise covers these bytes.
             scales = unsafe { std::slice::from_raw_parts(self.scale.cast::<u8>(), bytes) };
         }
-        Ok(Some(Integers { scales, dtype: scale_dtype, block_rows }))
+        Ok(Numbers::Scaled(Integers { scales, dtype: scale_dtype, block_rows }))
     }
 
     /// Bytes of the scales of rows that there are.
@@ -327,7 +322,7 @@ impl xqkv_tensor {
         })
     }
 
-    fn ensure_no_scale(&self, dtype: WeightDtype) -> Result<(), Error> {
+    fn ensure_no_scale(&self, dtype: Dtype) -> Result<(), Error> {
         let blocks = (self.scale_dtype, self.scale_block_rows, self.scale_block_columns);
         ensure!(
             self.scale.is_null() && blocks == (0, 0, 0),

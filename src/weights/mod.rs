@@ -14,7 +14,7 @@ mod safetensors_file;
 mod source;
 
 pub use cut::FusedOrder;
-pub use source::{Data, Extent, Integers, Layout, Source};
+pub use source::{Data, Extent, Integers, Layout, Numbers, Source};
 
 use crate::backend::Borrowed;
 use crate::dtype::WeightDtype;
@@ -180,18 +180,17 @@ impl Update {
         let rows: i64 = runs.iter().map(|run| run.count).sum();
         let row_bytes = to.row_bytes(source.columns).unwrap_or(i64::MAX);
         let mut packed = with_room((rows * row_bytes) as usize)?;
-        let (columns, mut done) = (source.columns as usize, Ok(()));
         let mut rows = runs.iter().flat_map(|run| run.begin..run.end());
-        source.each_piece(data, runs, |piece| match (source.dtype.element(), source.integers) {
-            (None, Some(integers)) => {
+        source.each_piece(data, runs, |piece| match source.numbers {
+            Numbers::Plain(from) => {
+                convert::append_packed(piece, from, to, source.columns as usize, &mut packed)
+            }
+            Numbers::Scaled(integers) => {
                 quantise::append_integers(piece, source, integers, &mut rows, &mut packed);
+                Ok(())
             }
-            (Some(from), _) if done.is_ok() => {
-                done = convert::append_packed(piece, from, to, columns, &mut packed);
-            }
-            _ => {}
         })?;
-        done.map(|()| packed)
+        Ok(packed)
     }
 
     fn ensure_free(&self, layer: i64, parts: &[Part], kind: Kind) -> Result<(), Error> {
@@ -282,7 +281,7 @@ impl Update {
     }
 
     fn ensure_dtype(&self, kind: Kind, source: &Source<'_>) -> Result<(), Error> {
-        let (given, needed) = (source.dtype, self.spec.weight_dtype);
+        let (given, needed) = (source.dtype(), self.spec.weight_dtype);
         if kind != Kind::Weight {
             return ensure_numbers(kind, given);
         }
@@ -323,19 +322,19 @@ impl Update {
             kind.name()
         );
         ensure!(
-            source.dtype == self.spec.weight_dtype,
+            source.dtype() == self.spec.weight_dtype,
             InvalidDtype,
             "a borrowed weight is used as it is, and this one is {}, but the spec keeps {}; borrow \
              one of that dtype, or copy with convert set to 1",
-            source.dtype.name(),
+            source.dtype().name(),
             self.spec.weight_dtype.name()
         );
         ensure!(
-            address.is_multiple_of(source.dtype.bytes()),
+            address.is_multiple_of(source.dtype().bytes()),
             Misaligned,
             "tensor.data is {address:#x}, not a multiple of the {} bytes of {}",
-            source.dtype.bytes(),
-            source.dtype.name()
+            source.dtype().bytes(),
+            source.dtype().name()
         );
         ensure_whole_rows(rows, source)
     }
@@ -377,9 +376,11 @@ fn ensure_numbers(kind: Kind, dtype: WeightDtype) -> Result<(), Error> {
 
 fn widened(source: &Source<'_>, data: &[u8], runs: &[Range]) -> Result<Vec<f32>, Error> {
     let mut widened = with_room(source.elements(runs))?;
-    if let Some(dtype) = source.dtype.element() {
-        let take = |piece: &[u8]| convert::append_widened(piece, dtype, &mut widened);
-        source.each_piece(data, runs, take)?;
+    if let Numbers::Plain(dtype) = source.numbers {
+        source.each_piece(data, runs, |piece| {
+            convert::append_widened(piece, dtype, &mut widened);
+            Ok(())
+        })?;
     }
     Ok(widened)
 }

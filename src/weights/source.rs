@@ -33,6 +33,15 @@ pub enum Data<'a> {
     Borrowed(usize),
 }
 
+/// What numbers the elements of a tensor stand for.
+#[derive(Clone, Copy)]
+pub enum Numbers<'a> {
+    /// Themselves, of this dtype.
+    Plain(Dtype),
+    /// Integers of 8 bits, times these scales.
+    Scaled(Integers<'a>),
+}
+
 /// What makes numbers of integers.
 #[derive(Clone, Copy)]
 pub struct Integers<'a> {
@@ -56,9 +65,7 @@ impl Integers<'_> {
 /// A tensor in the engine's memory.
 pub struct Source<'a> {
     /// What its elements are.
-    pub dtype: WeightDtype,
-    /// Of integers, their scales.
-    pub integers: Option<Integers<'a>>,
+    pub numbers: Numbers<'a>,
     /// Where its elements are.
     pub data: Data<'a>,
     /// Output features.
@@ -81,6 +88,14 @@ pub struct Source<'a> {
 const BLOCK_ROWS: i64 = 32;
 
 impl Source<'_> {
+    /// What its elements are.
+    pub fn dtype(&self) -> WeightDtype {
+        match self.numbers {
+            Numbers::Plain(dtype) => dtype.into(),
+            Numbers::Scaled(_) => WeightDtype::Int8,
+        }
+    }
+
     /// Bytes from the first element to behind the last.
     pub fn bytes(&self) -> Result<usize, Error> {
         let &Source { rows, columns, row_stride, .. } = self;
@@ -92,7 +107,7 @@ impl Source<'_> {
             Layout::InOut => (columns, rows),
         };
         let elements = (far - 1).checked_mul(row_stride).and_then(|last| last.checked_add(near));
-        let bytes = elements.and_then(|elements| elements.checked_mul(self.dtype.bytes() as i64));
+        let bytes = elements.and_then(|elements| elements.checked_mul(self.dtype().bytes() as i64));
         bytes.map(|bytes| bytes as usize).ok_or_else(|| {
             let message = format!(
                 "tensor [{rows}, {columns}] with row_stride {row_stride} exceeds 2^63 bytes"
@@ -103,7 +118,7 @@ impl Source<'_> {
 
     /// Bytes before a row of a tensor whose rows' elements are neighbours.
     pub(super) fn offset(&self, row: i64) -> usize {
-        (row * self.row_stride) as usize * self.dtype.bytes()
+        (row * self.row_stride) as usize * self.dtype().bytes()
     }
 
     /// How many elements these rows have.
@@ -117,20 +132,19 @@ impl Source<'_> {
         &self,
         data: &[u8],
         runs: &[Range],
-        mut take: impl FnMut(&[u8]),
+        mut take: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         match self.layout {
             Layout::OutIn => {
-                let rows = runs.iter().flat_map(|run| run.begin..run.end());
-                rows.for_each(|row| take(self.row(data, row)));
-                Ok(())
+                let mut rows = runs.iter().flat_map(|run| run.begin..run.end());
+                rows.try_for_each(|row| take(self.row(data, row)))
             }
             Layout::InOut => self.each_block(data, runs, take),
         }
     }
 
     fn row<'b>(&self, data: &'b [u8], row: i64) -> &'b [u8] {
-        &data[self.offset(row)..][..self.columns as usize * self.dtype.bytes()]
+        &data[self.offset(row)..][..self.columns as usize * self.dtype().bytes()]
     }
 
     /// As `for row in runs { take(data[.., row]) }`, but by blocks of rows, so that a cache line of
@@ -139,9 +153,9 @@ impl Source<'_> {
         &self,
         data: &[u8],
         runs: &[Range],
-        mut take: impl FnMut(&[u8]),
+        mut take: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let bytes = self.dtype.bytes();
+        let bytes = self.dtype().bytes();
         let most = BLOCK_ROWS.min(self.rows) as usize * self.columns as usize * bytes;
         let mut block = with_room(most)?;
         for run in runs {
@@ -153,7 +167,7 @@ impl Source<'_> {
                     2 => self.transpose::<2>(data, begin, count, &mut block),
                     _ => self.transpose::<4>(data, begin, count, &mut block),
                 }
-                take(&block);
+                take(&block)?;
             }
         }
         Ok(())
@@ -194,10 +208,9 @@ mod tests {
         }
         let data: Vec<u8> = elements.iter().flat_map(|element| element.to_ne_bytes()).collect();
         let (layout, order) = (Layout::InOut, FusedOrder::Concatenated);
-        let (dtype, extent, convert) = (WeightDtype::Bf16, Extent::Whole, false);
+        let (extent, convert) = (Extent::Whole, false);
         let source = Source {
-            dtype,
-            integers: None,
+            numbers: Numbers::Plain(Dtype::Bf16),
             data: Data::Copied(&data),
             rows,
             columns,
@@ -210,7 +223,12 @@ mod tests {
         assert_eq!(source.bytes().unwrap(), data.len());
         let runs = [Range { begin: 2, count: 1 }, Range { begin: 5, count: 66 }];
         let mut read = Vec::new();
-        source.each_piece(&data, &runs, |piece| read.extend_from_slice(piece)).unwrap();
+        source
+            .each_piece(&data, &runs, |piece| {
+                read.extend_from_slice(piece);
+                Ok(())
+            })
+            .unwrap();
         let wanted = runs.iter().flat_map(|run| run.begin..run.end());
         let wanted = wanted.flat_map(|row| (0..columns).map(move |column| element(row, column)));
         assert_eq!(read, wanted.flat_map(u16::to_ne_bytes).collect::<Vec<u8>>());

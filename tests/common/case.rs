@@ -9,7 +9,7 @@ use xqkv::shard::{Range, Shard, Split};
 use xqkv::spec::{Part, Parts, Spec};
 use xqkv::stats::Counts;
 use xqkv::view::{Base, Rows, Shape, Strides, Target, View};
-use xqkv::weights::{Data, Extent, FusedOrder, Kind, Layout, Source};
+use xqkv::weights::{Data, Extent, FusedOrder, Kind, Layout, Numbers, Source};
 
 /// Numbers that are the same in every run.
 pub struct Random(u64);
@@ -182,8 +182,7 @@ impl Case {
 
 fn source(elements: &Elements, columns: i64) -> Source<'_> {
     Source {
-        dtype: elements.dtype.into(),
-        integers: None,
+        numbers: Numbers::Plain(elements.dtype),
         data: Data::Copied(&elements.bytes),
         rows: (elements.bytes.len() / elements.dtype.bytes()) as i64 / columns,
         columns,
