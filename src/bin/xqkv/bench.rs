@@ -11,6 +11,7 @@ mod report;
 mod rotation;
 
 use crate::library::{Context, Outcome};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use counters::Instructions;
 use floor::Floor;
 use models::{Model, Shape};
@@ -38,8 +39,8 @@ pub struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..=1_000_000))]
     encoder_rows: Option<i64>,
     /// Dtypes of weights, rows and results; int8 is of weights, whose rows and results are f32
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,bf16,f16")]
-    dtype: Vec<Weights>,
+    #[arg(long, value_parser = dtypes(), value_delimiter = ',', default_value = "f32,bf16,f16")]
+    dtype: Vec<WeightDtype>,
     /// Threads; 0 is one for each CPU
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=1024))]
     threads: i32,
@@ -66,24 +67,19 @@ pub struct Arguments {
     plot: Option<PathBuf>,
 }
 
-/// What weights are kept in, as it is named on the command line.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Weights {
-    F32,
-    Bf16,
-    F16,
-    Int8,
-}
+/// What weights are kept in, as it is named on the command line and in reports.
+const DTYPES: [(&str, WeightDtype); 4] = [
+    ("f32", WeightDtype::F32),
+    ("bf16", WeightDtype::Bf16),
+    ("f16", WeightDtype::F16),
+    ("int8", WeightDtype::Int8),
+];
 
-impl From<Weights> for WeightDtype {
-    fn from(weights: Weights) -> WeightDtype {
-        match weights {
-            Weights::F32 => WeightDtype::F32,
-            Weights::Bf16 => WeightDtype::Bf16,
-            Weights::F16 => WeightDtype::F16,
-            Weights::Int8 => WeightDtype::Int8,
-        }
-    }
+/// Takes one of the names.
+fn dtypes() -> impl TypedValueParser<Value = WeightDtype> {
+    let named = |given: String| DTYPES.into_iter().find(|(name, _)| *name == given);
+    PossibleValuesParser::new(DTYPES.map(|(name, _)| name))
+        .map(move |given| named(given).expect("one of the possible values").1)
 }
 
 /// What is run again and again: a decode step's Q, or a prefill's K and V.
@@ -138,7 +134,7 @@ fn rotations(arguments: &Arguments, context: &Context) -> Outcome<Vec<Rotation>>
         shape.encoder_rows = arguments.encoder_rows.unwrap_or(shape.encoder_rows);
         for dtype in &arguments.dtype {
             progress(&format!("packing {} {dtype:?}", shape.name));
-            rotations.push(Rotation::new(context, &shape, (*dtype).into(), arguments)?);
+            rotations.push(Rotation::new(context, &shape, *dtype, arguments)?);
         }
     }
     Ok(rotations)

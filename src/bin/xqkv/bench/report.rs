@@ -2,7 +2,7 @@
 
 use super::clock::quartiles;
 use super::rotation::Rotation;
-use super::{Case, Work};
+use super::{Case, DTYPES, Work};
 use serde_json::{Value, json};
 use xqkv::capi::context::{InstructionSetChoice, xqkv_context_info};
 use xqkv::dtype::WeightDtype;
@@ -112,12 +112,8 @@ impl Line {
     }
 
     pub fn dtype_name(&self) -> &'static str {
-        match self.dtype {
-            WeightDtype::F32 => "f32",
-            WeightDtype::F16 => "f16",
-            WeightDtype::Bf16 => "bf16",
-            WeightDtype::Int8 => "int8",
-        }
+        let named = DTYPES.iter().find(|(_, dtype)| *dtype == self.dtype);
+        named.map_or("unknown", |(name, _)| name)
     }
 
     fn to_json(&self) -> Value {
